@@ -1,0 +1,108 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "backend/kv_layout.h"
+#include "backend/row_batch.h"
+#include "backend/weight.h"
+#include "medusa/config.h"
+#include "tensor/buffer.h"
+#include "tensor/tensor.h"
+
+namespace medusa {
+
+/// What linear() does with acc = x · Wᵀ + bias. C is the compute type.
+enum class Epilogue : uint8_t {
+  store,          // out f32 (rows, N) = acc
+  add,            // out f32 (rows, N) += acc: the residual stream
+  silu_mul,       // out C (rows, N / 2) = silu(gate) · up, for an interleaved weight
+  residual_silu,  // out C (rows, N) = x + silu(acc): a Medusa ResBlock (N = K)
+};
+
+/// Rotary embedding: cos and sin tables f32 (max positions, head_dim / 2).
+struct Rope {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  bool interleaved = false;
+};
+
+/// One layer's split of a packed qkv product. Norm weights are f32 (head_dim) or null (Qwen3).
+struct QkvSplit {
+  Tensor q;       // out f32 (rows, heads · head_dim), rotated
+  Tensor keys;    // out C (rows, kv heads · head_dim), rotated
+  Tensor values;  // out C (rows, kv heads · head_dim)
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  float norm_eps = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+};
+
+/// One layer's attention inputs.
+struct AttentionInputs {
+  Tensor q;       // f32 (rows, heads · head_dim)
+  Tensor keys;    // C (rows, kv heads · head_dim), the batch's fresh keys
+  Tensor values;  // C, as keys
+  const KvLayout* cache = nullptr;
+  int layer = 0;
+  int num_heads = 0;
+  int sliding_window = 0;  // 0: all positions
+  float scale = 0;         // of q · k
+};
+
+/// Copies fresh row `row` of the batch into slot `position % kPageSize` of `page`.
+struct CommitRow {
+  int32_t row;
+  int32_t page;
+  int32_t position;
+};
+
+/// How one row's next token is drawn. The noise depends on (seed, position, token id) alone.
+struct SampleRow {
+  int64_t row = 0;        // of the logits
+  float temperature = 0;  // 0: argmax, lowest id on ties
+  float top_p = 1;
+  int top_k = 0;
+  float min_p = 0;
+  uint64_t seed = 0;
+  int64_t position = 0;                 // of the token that is drawn
+  std::span<const int32_t> banned = {};  // ids that cannot be drawn
+};
+
+/// One device's arithmetic. Calls are in stream order, views never own, shapes were checked by ops.
+/// Law: a row's result depends on that row's own inputs alone.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+  virtual int num_threads() const = 0;
+  virtual DType compute_dtype() const = 0;
+
+  // Memory.
+  virtual Buffer allocate(size_t bytes) = 0;  // zeroed, 64-byte aligned
+  virtual Weight prepare_weight(const WeightSource& source) = 0;
+
+  // Layers.
+  virtual void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) = 0;
+  virtual void rms_norm(Tensor out, Tensor x, const float* weight, float eps) = 0;
+  virtual void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) = 0;
+  virtual void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
+                    const Rope& rope) = 0;
+  virtual void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) = 0;
+
+  // Decoding.
+  virtual void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) = 0;
+  virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
+  virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
+  virtual void commit(const KvLayout& cache, Tensor keys, Tensor values,
+                      std::span<const CommitRow> rows) = 0;  // keys, values: (layers · rows, …)
+};
+
+/// The fastest CPU back end this machine runs, or the one MEDUSA_CPU_ISA names.
+std::shared_ptr<Backend> make_cpu_backend(ComputeType compute_type, int num_threads);
+
+}  // namespace medusa

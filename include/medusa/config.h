@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace medusa {
+
+/// Type of weights, of activations that enter a product, and of the key/value cache.
+enum class ComputeType : uint8_t { float32, bfloat16 };
+
+enum class RopeScaling : uint8_t { none, linear, llama3 };
+
+/// Shape of a Llama-family backbone. Field names are those of Hugging Face's config.json.
+struct ModelConfig {
+  std::string architecture = "llama";
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int intermediate_size = 0;
+  int num_hidden_layers = 0;
+  int num_attention_heads = 0;
+  int num_key_value_heads = 0;
+  int head_dim = 0;
+  int max_position_embeddings = 0;
+  float rms_norm_eps = 1e-5f;
+
+  float rope_theta = 10000.0f;
+  RopeScaling rope_scaling = RopeScaling::none;
+  float rope_factor = 1.0f;
+  float rope_low_freq_factor = 1.0f;
+  float rope_high_freq_factor = 4.0f;
+  int rope_original_max_position_embeddings = 8192;
+  std::vector<float> rope_freq_factors;  // (head_dim / 2) divisors of the frequencies, or empty
+  bool rope_interleaved = false;         // pairs (2i, 2i+1) as in GGUF "llama"; else (i, i + d/2)
+
+  int sliding_window = 0;  // positions a row can see, itself included; 0: all
+  bool tie_word_embeddings = false;
+};
+
+/// Where and how a model is loaded.
+struct LoadOptions {
+  ComputeType compute_type = ComputeType::bfloat16;
+  int num_threads = 0;  // 0: the processors this process may use
+};
+
+/// Limits of an Engine. Zero means: choose.
+struct EngineOptions {
+  int max_num_seqs = 8;
+  int max_num_batched_tokens = 0;  // rows of one forward pass
+  int max_model_len = 0;           // prompt and answer of one sequence, in tokens
+  size_t kv_cache_memory = 0;      // bytes
+};
+
+}  // namespace medusa
