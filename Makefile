@@ -1,0 +1,82 @@
+# Everything runs in a virtual environment of its own, .venv. Needs Python >= 3.10, a C++20 compiler
+# and make; CMake and Ninja come from PyPI. PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CMAKE := PATH="$(BIN):$$PATH" cmake
+CTEST := PATH="$(BIN):$$PATH" ctest
+PYTEST := $(BIN)/python -m pytest
+
+PACKAGE_SOURCES := CMakeLists.txt pyproject.toml \
+  $(shell find cmake csrc include python -type f -not -name '*.pyc' -not -name '*.so')
+
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+
+.PHONY: help demo test lint format bench sanitize clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/package ## decode real prompts plainly and with Medusa, side by side
+	$(BIN)/medusa-native demo
+
+test: $(VENV)/test googletest ## C++ tests, then Python tests
+	$(CMAKE) --preset release
+	$(CMAKE) --build --preset release
+	$(CTEST) --preset release
+	$(PYTEST) tests/python
+
+lint: $(VENV)/lint ## formatting, types, stubs, layering, symbols
+	$(PYTEST) tests/lint
+
+format: $(VENV)/lint ## rewrite the sources in the project's format
+	find csrc include tests -name '*.cc' -o -name '*.h' -o -name '*.inc' | xargs $(BIN)/clang-format -i
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+sanitize: $(VENV)/tools googletest ## C++ tests under ASan with UBSan, then under TSan
+	for preset in asan tsan; do \
+	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset && $(CTEST) --preset $$preset \
+	    || exit 1; \
+	done
+
+bench: $(VENV)/test ## every benchmark, into benchmarks/results
+	$(BIN)/python benchmarks/run_all.py
+
+clean: ## remove the environment and everything built
+	rm -rf $(VENV) build dist
+	find . -name '__pycache__' -prune -exec rm -rf {} +
+
+# Each stamp is touched once its packages are in; newer sources install the package again.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/tools: $(VENV)/bin/python
+	$(PIP) "cmake>=3.25" "ninja>=1.11"
+	touch $@
+
+$(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
+	$(PIP) .
+	touch $@
+
+# What an extra adds is installed once; pyproject.toml says when to look again.
+$(VENV)/test: $(VENV)/package
+	$(PIP) ".[test]"
+	touch $@
+
+$(VENV)/lint: $(VENV)/package
+	$(PIP) ".[lint]"
+	touch $@
+
+# The system's GoogleTest where it can be had; otherwise CMake fetches it.
+.PHONY: googletest
+googletest:
+	@if [ ! -e /usr/include/gtest/gtest.h ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y libgtest-dev) \
+	    >/dev/null 2>&1 || echo "libgtest-dev cannot be installed; CMake will fetch GoogleTest"; \
+	fi
