@@ -24,13 +24,13 @@ help: ## this list
 demo: $(VENV)/package ## decode real prompts plainly and with Medusa, side by side
 	$(BIN)/medusa-native demo
 
-test: $(VENV)/test googletest ## C++ tests, then Python tests
+test: $(VENV)/package $(VENV)/test googletest ## C++ tests, then Python tests
 	$(CMAKE) --preset release
 	$(CMAKE) --build --preset release
 	$(CTEST) --preset release
 	$(PYTEST) tests/python
 
-lint: $(VENV)/lint ## formatting, types, stubs, layering, symbols
+lint: $(VENV)/package $(VENV)/lint ## formatting, types, stubs, layering, symbols
 	$(PYTEST) tests/lint
 
 format: $(VENV)/lint ## rewrite the sources in the project's format
@@ -44,7 +44,7 @@ sanitize: $(VENV)/tools googletest ## C++ tests under ASan with UBSan, then unde
 	    || exit 1; \
 	done
 
-bench: $(VENV)/test ## every benchmark, into benchmarks/results
+bench: $(VENV)/package $(VENV)/test ## every benchmark, into benchmarks/results
 	$(BIN)/python benchmarks/run_all.py
 
 clean: ## remove the environment and everything built
@@ -64,12 +64,12 @@ $(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
 	$(PIP) .
 	touch $@
 
-# What an extra adds is installed once; pyproject.toml says when to look again.
-$(VENV)/test: $(VENV)/package
+# An extra is installed once; pyproject.toml says when to look again.
+$(VENV)/test: pyproject.toml | $(VENV)/package
 	$(PIP) ".[test]"
 	touch $@
 
-$(VENV)/lint: $(VENV)/package
+$(VENV)/lint: pyproject.toml | $(VENV)/package
 	$(PIP) ".[lint]"
 	touch $@
 
