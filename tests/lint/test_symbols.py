@@ -29,7 +29,7 @@ def symbols(build_dir: Path, isa: str) -> list[tuple[str, str]]:
     """Return (type letter, demangled name) of what the objects of one instruction set define."""
     found = []
     for path in object_files(build_dir, isa):
-        command = ["nm", "--demangle", "--defined-only", path]
+        command = ["nm", "--demangle", "--defined-only", str(path)]
         listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         rows = (line.split(maxsplit=2) for line in listing.splitlines())
         found += [(row[1], row[2]) for row in rows]
