@@ -1,0 +1,206 @@
+"""Medusa heads as read from disk, whatever their layout.
+
+Rules: counts come from the tensors' names, never from config.json, because published files
+contradict their own configuration; a missing bias is zero; heads without any projection use the
+backbone's (V2), heads of which some have one are damaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medusa_native.errors import ModelFormatError
+from medusa_native.loading.checkpoint import resolve
+from medusa_native.loading.fields import read_json
+from medusa_native.loading.heads_names import HeadTensors, is_head_tensor, sort_tensors
+from medusa_native.loading.hf import read_shards
+from medusa_native.loading.safetensors_file import read_safetensors
+from medusa_native.loading.tensors import (
+    HostTensor,
+    require_finite,
+    require_shape,
+    require_weight,
+)
+from medusa_native.loading.torch_file import read_torch
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+
+_HUB_FILES = ("*.safetensors", "medusa_lm_head.pt")
+_MAX_PADDING = 1024  # rows by which exporters round a vocabulary up
+
+Layer = tuple[HostTensor, HostTensor | None]
+
+
+@dataclass(frozen=True)
+class HeadsCheckpoint:
+    """Medusa heads as read from disk.
+
+    Attributes
+    ----------
+    residual
+        [head][layer] -> weight (hidden, hidden) and bias (hidden) or None.
+    projection
+        [head] -> weight (draft_vocab, hidden); None for V2 heads, which use the backbone's lm_head.
+    token_map
+        int32 (draft_vocab,), draft id to token id; None: the whole vocabulary in order.
+    config
+        What config.json beside the tensors says, for information.
+    path
+        The file or folder they came from.
+    """
+
+    residual: list[list[Layer]]
+    projection: list[HostTensor] | None = None
+    token_map: npt.NDArray[np.int32] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads."""
+        return len(self.residual)
+
+    @property
+    def num_layers(self) -> int:
+        """Residual blocks of each head."""
+        return len(self.residual[0])
+
+    @property
+    def version(self) -> int:
+        """1: heads have their own projections; 2: they use the backbone's."""
+        return 2 if self.projection is None else 1
+
+
+def load_heads(
+    source: str | os.PathLike[str], hidden_size: int, vocab_size: int
+) -> HeadsCheckpoint:
+    """Read Medusa heads without copying them.
+
+    Parameters
+    ----------
+    source
+        A `.safetensors` or `.pt` file, a folder, or a hub id.
+    hidden_size, vocab_size
+        Of the backbone they are meant for.
+
+    Raises
+    ------
+    InvalidArgument
+        Nothing is there.
+    ModelFormatError
+        The file is damaged, incomplete, not finite, or made for another model. The message names
+        file, tensor, expected and found.
+    """
+    path, folder = _locate(resolve(source, _HUB_FILES))
+    config = dict(read_json(folder / "config.json").values) if _has_config(folder) else {}
+    shared = config.get("model_type") == "medusa" and config.get("original_lm_head") is True
+    tensors = sort_tensors(path, _read(path), shared)
+    heads = HeadsCheckpoint(
+        _residual(path, tensors, hidden_size),
+        _projection(path, tensors, hidden_size, vocab_size),
+        _token_map(path, tensors, vocab_size),
+        config,
+        path,
+    )
+    _require_finite(path, tensors)
+    return heads
+
+
+def _locate(path: Path) -> tuple[Path, Path]:
+    """Find the file or folder that holds the tensors, and the folder of config.json."""
+    if not path.is_dir():
+        return path, path.parent
+    for name in ("medusa_lm_head.safetensors", "medusa_lm_head.pt"):
+        if (path / name).is_file():
+            return path / name, path
+    return path, path
+
+
+def _has_config(folder: Path) -> bool:
+    return (folder / "config.json").is_file()
+
+
+def _read(path: Path) -> dict[str, HostTensor]:
+    if path.is_dir():
+        return read_shards(path, is_head_tensor)
+    if path.suffix in (".pt", ".bin", ".pth"):
+        return read_torch(path, is_head_tensor)
+    return read_safetensors(path, is_head_tensor)
+
+
+def _residual(path: Path, tensors: HeadTensors, hidden: int) -> list[list[Layer]]:
+    for (head, layer), weight in tensors.weight.items():
+        _check(path, tensors.names["weight", head, layer], weight, (hidden, hidden))
+        bias = tensors.bias.get((head, layer))
+        if bias is not None:
+            _check(path, tensors.names["bias", head, layer], bias, (hidden,))
+    return [
+        [(tensors.weight[h, k], tensors.bias.get((h, k))) for k in range(tensors.num_layers)]
+        for h in range(tensors.num_heads)
+    ]
+
+
+def _check(path: Path, name: str, tensor: HostTensor, shape: tuple[int, ...]) -> None:
+    require_weight(path, name, tensor)
+    require_shape(path, name, tensor, shape)
+
+
+def _projection(
+    path: Path, tensors: HeadTensors, hidden: int, vocab: int
+) -> list[HostTensor] | None:
+    if not tensors.projection:
+        return None
+    mapped = tensors.token_map
+    rows = vocab if mapped is None or len(mapped.shape) != 1 else mapped.shape[0]
+    result = []
+    for head in range(tensors.num_heads):
+        name, tensor = tensors.names["projection", head, 0], tensors.projection[head]
+        if mapped is None:
+            tensor = _without_padding(tensor, rows)
+        _check(path, name, tensor, (rows, hidden))
+        result.append(tensor)
+    return result
+
+
+def _without_padding(tensor: HostTensor, rows: int) -> HostTensor:
+    if len(tensor.shape) != 2 or not rows < tensor.shape[0] <= rows + _MAX_PADDING:
+        return tensor
+    row_bytes = tensor.data.size // tensor.shape[0]
+    return HostTensor(tensor.data[: rows * row_bytes], tensor.dtype, (rows, tensor.shape[1]))
+
+
+def _token_map(path: Path, tensors: HeadTensors, vocab: int) -> npt.NDArray[np.int32] | None:
+    tensor = tensors.token_map
+    if tensor is None:
+        return None
+    if tensor.dtype not in ("I32", "I64") or len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise ModelFormatError(
+            f"{path}: tensor 'token_map' must be a list of I32 or I64, "
+            f"found {tensor.dtype} {tensor.shape}"
+        )
+    ids = tensor.to_int64()
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab:
+        raise ModelFormatError(
+            f"{path}: tensor 'token_map' must hold ids in [0, {vocab}), found {min(low, high)} "
+            f"to {max(low, high)}"
+        )
+    if np.unique(ids).size != ids.size:
+        raise ModelFormatError(f"{path}: tensor 'token_map' must hold each id once, found repeats")
+    return ids.astype(np.int32)
+
+
+def _require_finite(path: Path, tensors: HeadTensors) -> None:
+    groups = (("weight", tensors.weight), ("bias", tensors.bias))
+    for role, group in groups:
+        for (head, layer), tensor in group.items():
+            require_finite(path, tensors.names[role, head, layer], tensor)
+    for head, tensor in tensors.projection.items():
+        require_finite(path, tensors.names["projection", head, 0], tensor)

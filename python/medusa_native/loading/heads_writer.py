@@ -1,0 +1,105 @@
+"""Writes Medusa heads in the layout that every reader of V1 and V2 heads knows."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from medusa_native.errors import InvalidArgument
+from medusa_native.loading.tensors import HostTensor, block_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from medusa_native.loading.heads import HeadsCheckpoint
+
+HEADS_FILE = "medusa_lm_head.safetensors"
+
+
+def save_heads(
+    folder: str | os.PathLike[str], heads: HeadsCheckpoint, config: Mapping[str, Any]
+) -> Path:
+    """Write `medusa_lm_head.safetensors` and `config.json`.
+
+    Each file is written beside its place and then renamed over it, so that a kill at any moment
+    leaves the old file or the new one.
+
+    Parameters
+    ----------
+    folder
+        Made if missing.
+    heads
+        What to write.
+    config
+        Further keys of config.json, such as `base_model_name_or_path` and `medusa_choices`.
+
+    Returns
+    -------
+    Path
+        The tensors' file.
+
+    Raises
+    ------
+    InvalidArgument
+        The folder cannot be written.
+    """
+    folder = Path(folder)
+    counts = {"medusa_num_heads": heads.num_heads, "medusa_num_layers": heads.num_layers}
+    version = {"version": "2"} if heads.version == 2 else {}
+    text = json.dumps({**config, **counts, **version}, indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / HEADS_FILE, lambda file: _write(file, _named(heads)))
+        replace_file(folder / "config.json", lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise InvalidArgument(f"{folder}: cannot be written: {error}") from error
+    return folder / HEADS_FILE
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under another name, flush it to disk, then rename it over `path`."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _named(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
+    tensors: dict[str, HostTensor] = {}
+    for h, layers in enumerate(heads.residual):
+        for k, (weight, bias) in enumerate(layers):
+            tensors[f"{h}.{k}.linear.weight"] = weight
+            if bias is not None:
+                tensors[f"{h}.{k}.linear.bias"] = bias
+    for h, weight in enumerate(heads.projection or []):
+        tensors[f"{h}.{heads.num_layers}.weight"] = weight
+    if heads.token_map is not None:
+        tensors["token_map"] = HostTensor.from_array(heads.token_map)
+    return tensors
+
+
+def _write(file: BinaryIO, tensors: dict[str, HostTensor]) -> None:
+    """Write the safetensors format: header length, JSON header padded to 8 bytes, tensors."""
+    names = sorted(tensors, key=lambda name: -block_size(tensors[name].dtype)[1])
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in names:
+        tensor = tensors[name]
+        end = offset + tensor.data.size
+        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(tensors[name].data.data)
