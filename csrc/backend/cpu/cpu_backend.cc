@@ -1,0 +1,228 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+#include "backend/cpu/attention.h"
+#include "backend/cpu/pack.h"
+#include "backend/cpu/sample.h"
+#include "backend/cpu/scratch.h"
+#include "base/check.h"
+#include "base/thread_pool.h"
+
+namespace medusa {
+namespace cpu {
+namespace {
+
+constexpr int64_t kElementsPerThread = 1 << 15;  // of cheap work worth a second thread
+constexpr int64_t kWeightBytesPerThread = 1 << 15;
+
+static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
+static_assert(static_cast<int>(Finish::add) == static_cast<int>(Epilogue::add));
+static_assert(static_cast<int>(Finish::silu_mul) == static_cast<int>(Epilogue::silu_mul));
+static_assert(static_cast<int>(Finish::residual_silu) == static_cast<int>(Epilogue::residual_silu));
+static_assert(kTile == kPageSize);
+
+ElementType type_of(DType dtype) { return dtype == DType::f32 ? kF32 : kBf16; }
+
+// Rows of `cols` elements that make a thread worthwhile.
+int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kElementsPerThread / cols); }
+
+// Verbs lock: engines of several Python threads may share one model, and so the pool and scratch.
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const KernelTable& kernels, DType compute, int num_threads)
+      : kernels_(kernels), compute_(compute), pool_(num_threads) {}
+
+  std::string name() const override {
+    return text("cpu (", kernels_.name, ", ", pool_.num_threads(),
+                pool_.num_threads() == 1 ? " thread)" : " threads)");
+  }
+  int num_threads() const override { return pool_.num_threads(); }
+  DType compute_dtype() const override { return compute_; }
+
+  Buffer allocate(size_t bytes) override { return page_buffer(bytes); }
+
+  Weight prepare_weight(const WeightSource& source) override {
+    const std::lock_guard lock(mutex_);
+    return pack_weight(source, compute_, pool_);
+  }
+
+  void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
+    const std::lock_guard lock(mutex_);
+    const auto gather = kernels_.embed[type_of(table.dtype)];
+    pool_.parallel_for(out.rows, row_grain(out.cols), [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) {
+        gather(out.row<float>(r), table.storage.data(), out.cols, ids[static_cast<size_t>(r)]);
+      }
+    });
+  }
+
+  void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
+    const std::lock_guard lock(mutex_);
+    const RmsNormArgs args{x.row<float>(0), weight, out.data, x.cols, eps};
+    const auto norm = kernels_.rms_norm[type_of(out.dtype)];
+    pool_.parallel_for(x.rows, row_grain(x.cols),
+                       [&](int64_t first, int64_t last, int) { norm(args, first, last); });
+  }
+
+  void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
+    const std::lock_guard lock(mutex_);
+    const LinearArgs args = linear_args(out, x, weight, epilogue);
+    const auto product = kernels_.linear[type_of(weight.dtype)];
+    const int64_t unit = epilogue == Epilogue::silu_mul ? 2 : 1;  // gate and up stay together
+    const int64_t blocks = (weight.out_features + kBlock - 1) / kBlock;
+    const int64_t unit_bytes = unit * kBlock * static_cast<int64_t>(x.row_bytes());
+    pool_.parallel_for(blocks / unit, std::max<int64_t>(1, kWeightBytesPerThread / unit_bytes),
+                       [&](int64_t first, int64_t last, int) {
+                         kernels_.enter_thread();
+                         product(args, first * unit, last * unit);
+                       });
+  }
+
+  void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
+            const Rope& rope) override {
+    const std::lock_guard lock(mutex_);
+    const RopeArgs args{
+        qkv.row<float>(0), split.q.row<float>(0), split.keys.data, split.values.data,
+        split.q_norm,      split.k_norm,          split.norm_eps,  rope.cos,
+        rope.sin,          positions.data(),      split.num_heads, split.num_kv_heads,
+        split.head_dim,    rope.interleaved};
+    const auto turn = kernels_.rope[type_of(split.keys.dtype)];
+    pool_.parallel_for(qkv.rows, row_grain(qkv.cols),
+                       [&](int64_t first, int64_t last, int) { turn(args, first, last); });
+  }
+
+  void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
+    const std::lock_guard lock(mutex_);
+    cpu::tree_attention(kernels_, pool_, scratch_, out, in, batch);
+  }
+
+  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::memcpy(out.row<char>(static_cast<int64_t>(i)), x.row<char>(rows[i]), x.row_bytes());
+    }
+  }
+
+  void top_k(Tensor values, Tensor ids, Tensor logits) override {
+    const std::lock_guard lock(mutex_);
+    pool_.parallel_for(logits.rows, row_grain(logits.cols), [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) {
+        kernels_.top_k(values.row<float>(r), ids.row<int32_t>(r), values.cols, logits.row<float>(r),
+                       logits.cols);
+      }
+    });
+  }
+
+  void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
+    const std::lock_guard lock(mutex_);
+    const size_t bytes = SampleScratch(Carver(nullptr), logits.cols).bytes;
+    auto* memory =
+        static_cast<char*>(scratch_.reserve(bytes * static_cast<size_t>(pool_.num_threads())));
+    pool_.parallel_for(
+        static_cast<int64_t>(rows.size()), row_grain(logits.cols),
+        [&](int64_t first, int64_t last, int thread) {
+          const Carver carver(memory + bytes * static_cast<size_t>(thread));
+          const SampleScratch scratch(carver, logits.cols);
+          for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
+            ids[i] =
+                sample_row(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
+          }
+        });
+  }
+
+  void commit(const KvLayout& cache, Tensor keys, Tensor values,
+              std::span<const CommitRow> rows) override {
+    const std::lock_guard lock(mutex_);
+    const int64_t work = static_cast<int64_t>(rows.size()) * keys.cols;
+    pool_.parallel_for(cache.num_layers, row_grain(std::max<int64_t>(1, work)),
+                       [&](int64_t first, int64_t last, int) {
+                         for (int64_t layer = first; layer < last; ++layer) {
+                           commit_layer(cache, keys, values, rows, static_cast<int>(layer));
+                         }
+                       });
+  }
+
+ private:
+  LinearArgs linear_args(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) {
+    LinearArgs a{};
+    a.x = x.data;
+    a.x_stride = x.cols;
+    a.rows = x.rows;
+    a.k = x.cols;
+    a.weight = weight.storage.data();
+    a.bias = static_cast<const float*>(weight.bias.data());
+    a.n = weight.out_features;
+    a.finish = static_cast<Finish>(epilogue);
+    a.residual = x.data;
+    a.out = out.data;
+    a.out_stride = out.cols;
+    if (weight.dtype == DType::bf16) adapt_activations(a, x);
+    return a;
+  }
+
+  // What this ISA's bf16 products want beside, or instead of, the rows themselves.
+  void adapt_activations(LinearArgs& a, Tensor x) {
+    const int64_t elements = x.rows * x.cols;
+    if (kernels_.widens_activations) {
+      auto* wide =
+          static_cast<float*>(scratch_.reserve(static_cast<size_t>(elements) * sizeof(float)));
+      const auto* narrow = x.row<uint16_t>(0);
+      pool_.parallel_for(elements, kElementsPerThread, [&](int64_t first, int64_t last, int) {
+        kernels_.widen(wide + first, narrow + first, last - first);
+      });
+      a.x = wide;
+    } else if (const int64_t rest = x.rows % kernels_.row_padding; rest > 0) {
+      const size_t bytes = static_cast<size_t>(rest) * x.row_bytes();
+      const size_t padded = static_cast<size_t>(kernels_.row_padding) * x.row_bytes();
+      auto* tail = static_cast<char*>(scratch_.reserve(padded));
+      std::memcpy(tail, x.row<char>(x.rows - rest), bytes);
+      std::memset(tail + bytes, 0, padded - bytes);
+      a.tail = tail;
+    }
+  }
+
+  void commit_layer(const KvLayout& cache, Tensor keys, Tensor values,
+                    std::span<const CommitRow> rows, int layer) const {
+    const int64_t first_row = keys.rows / cache.num_layers * layer;
+    const auto append = kernels_.commit[type_of(cache.dtype)];
+    for (const CommitRow& row : rows) {
+      const bool wide = cache.dtype == DType::f32;
+      void* key_tiles = wide ? static_cast<void*>(cache.key_tile<float>(layer, row.page, 0))
+                             : cache.key_tile<bf16>(layer, row.page, 0);
+      void* value_tiles = wide ? static_cast<void*>(cache.value_tile<float>(layer, row.page, 0))
+                               : cache.value_tile<bf16>(layer, row.page, 0);
+      append({keys.row<char>(first_row + row.row), values.row<char>(first_row + row.row), key_tiles,
+              value_tiles, row.position % kPageSize, cache.num_kv_heads, cache.head_dim});
+    }
+  }
+
+  const KernelTable& kernels_;
+  const DType compute_;
+  ThreadPool pool_;
+  Scratch scratch_;  // of the verb that runs
+  std::mutex mutex_;
+};
+
+}  // namespace
+}  // namespace cpu
+
+std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels, ComputeType compute_type,
+                                          int num_threads) {
+  const DType compute = compute_type == ComputeType::float32 ? DType::f32 : DType::bf16;
+  return std::make_shared<cpu::CpuBackend>(kernels, compute, num_threads);
+}
+
+std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, ComputeType compute_type, int num_threads) {
+  const auto supported = cpu::supported_isas();
+  check<DeviceError>(std::find(supported.begin(), supported.end(), isa) != supported.end(),
+                     "this machine does not run ", name(isa));
+  return make_cpu_backend(cpu::kernels(isa), compute_type, num_threads);
+}
+
+std::shared_ptr<Backend> make_cpu_backend(ComputeType compute_type, int num_threads) {
+  return make_cpu_backend(cpu::choose_isa(), compute_type, num_threads);
+}
+
+}  // namespace medusa

@@ -1,0 +1,139 @@
+#pragma once
+
+#include <stdint.h>
+
+// What crosses into ISA files: plain structs and function pointers, no standard library, nothing
+// inline, so that code compiled for one instruction set cannot be linked into another's callers.
+// Each function is one thread's share; cpu_backend.cc splits the work.
+namespace medusa::cpu {
+
+/// Columns of one packed block of weights.
+inline constexpr int kBlock = 16;
+/// Positions of one key or value tile (kPageSize).
+inline constexpr int kTile = 64;
+/// Rows of x that AMX products read at once.
+inline constexpr int kMaxRowPadding = 16;
+
+/// Index of per-type functions.
+enum ElementType : int { kF32 = 0, kBf16 = 1 };
+
+/// Epilogue, value for value.
+enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
+
+struct LinearArgs {
+  const void* x;     // (rows, k): the compute type, or f32 where the table widens activations
+  const void* tail;  // the last rows % row_padding rows again, padded with zero rows; or null
+  int64_t x_stride;
+  int64_t rows;
+  int64_t k;           // a multiple of 32
+  const void* weight;  // bf16 [n/16][k/2][16][2] or f32 [n/16][k][16], n padded to 16
+  const float* bias;   // (n) or null
+  int64_t n;           // columns, padding left out
+  Finish finish;
+  const void* residual;  // residual_silu: (rows, n) in the compute type
+  void* out;
+  int64_t out_stride;  // elements; residual has it too
+};
+
+struct RmsNormArgs {
+  const float* x;
+  const float* weight;
+  void* out;
+  int64_t cols;  // a multiple of 16; also the stride
+  float eps;
+};
+
+struct RopeArgs {
+  const float* qkv;  // (rows, (heads + 2 kv heads) · head_dim)
+  float* q;
+  void* keys;
+  void* values;
+  const float* q_norm;
+  const float* k_norm;
+  float norm_eps;
+  const float* cos;  // (positions, head_dim / 2)
+  const float* sin;
+  const int32_t* positions;
+  int64_t num_heads, num_kv_heads, head_dim;
+  bool interleaved;
+};
+
+/// Queries first_query .. last_query - 1 of one sequence and one key/value head. Query i is row
+/// i / group of the sequence, head i % group of the group.
+struct AttentionArgs {
+  const float* q;  // the sequence's first row, the group's first head
+  int64_t q_stride;
+  const void* fresh_keys;  // likewise
+  const void* fresh_values;
+  int64_t fresh_stride;
+  const void* key_tiles;  // of page 0; page p is page_stride elements further
+  const void* value_tiles;
+  int64_t page_stride;
+  const int32_t* pages;
+  const int32_t* positions;  // of the sequence's rows
+  const int32_t* parents;    // likewise; values count from the batch's first row
+  int64_t first_row;
+  int64_t committed;
+  bool chain;
+  int64_t group, head_dim, window;
+  float scale;
+  int64_t first_query, last_query;
+  void* out;  // as q, in the compute type
+  int64_t out_stride;
+
+  int64_t queries_per_block;
+  int64_t score_stride;  // a multiple of 16
+  float* scores;         // (queries_per_block, score_stride)
+  float* scaled;         // (queries_per_block, head_dim)
+  float* sums;           // (queries_per_block, head_dim)
+  void* fresh_tiles;     // ceil(rows / 64) key tiles
+  float* fresh_scores;   // (kMaxQueryBlock, ceil(rows / 64) · 64)
+  int32_t* path;         // (rows)
+};
+
+/// Most queries that share one register block, on any ISA.
+inline constexpr int kMaxQueryBlock = 6;
+
+struct CommitArgs {
+  const void* keys;  // of the row, all kv heads
+  const void* values;
+  void* key_tiles;  // of the page, the first kv head
+  void* value_tiles;
+  int64_t slot, num_kv_heads, head_dim;
+};
+
+/// Noise of one drawn token: Philox words of (seed; token id, position).
+struct NoiseKey {
+  uint64_t seed;
+  int64_t position;
+};
+
+struct KernelTable {
+  const char* name;
+  bool widens_activations;  // bf16 products take x widened to f32
+  int row_padding;          // bf16 products read rows of LinearArgs::tail up to this
+  void (*enter_thread)();   // before a thread's first product of a region
+  void (*widen)(float* out, const uint16_t* x, int64_t n);
+  void (*linear[2])(const LinearArgs& args, int64_t first_block, int64_t last_block);
+  void (*embed[2])(float* out, const void* weight, int64_t k, int32_t id);
+  void (*rms_norm[2])(const RmsNormArgs& args, int64_t first_row, int64_t last_row);
+  void (*rope[2])(const RopeArgs& args, int64_t first_row, int64_t last_row);
+  void (*attention[2])(const AttentionArgs& args);
+  void (*commit[2])(const CommitArgs& args);
+  void (*top_k)(float* values, int32_t* ids, int64_t k, const float* logits, int64_t n);
+  int32_t (*argmax)(const float* logits, int64_t n);
+  // argmax of logits · inverse_temperature + noise
+  int32_t (*draw)(const float* logits, int64_t n, float inverse_temperature, const NoiseKey& key);
+  // noise of any ids
+  void (*noise)(float* out, const int32_t* ids, int64_t n, const NoiseKey& key);
+  // out = exp((logits - top) · inverse_temperature); returns the sum
+  float (*weigh)(float* out, const float* logits, int64_t n, float inverse_temperature, float top);
+};
+
+const KernelTable& generic_kernels();
+const KernelTable& avx2_kernels();
+const KernelTable& avx512_kernels();
+const KernelTable& avx512_bf16_kernels();
+const KernelTable& amx_kernels();
+
+}  // namespace medusa::cpu

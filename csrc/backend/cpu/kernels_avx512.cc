@@ -1,0 +1,18 @@
+#include <immintrin.h>
+
+#include "backend/cpu/kernels.h"
+
+#define MEDUSA_ISA avx512
+#define MEDUSA_WIDTH 16
+#define MEDUSA_TILE_ROWS 6
+#define MEDUSA_TILE_BLOCKS 4
+#include "backend/cpu/kernels_body.inc"
+
+namespace medusa::cpu {
+
+const KernelTable& avx512_kernels() {
+  static constexpr KernelTable table = avx512::base_table();
+  return table;
+}
+
+}  // namespace medusa::cpu

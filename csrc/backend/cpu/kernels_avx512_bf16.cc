@@ -1,0 +1,20 @@
+#include <immintrin.h>
+
+#include "backend/cpu/kernels.h"
+
+#define MEDUSA_ISA avx512_bf16
+#define MEDUSA_WIDTH 16
+#define MEDUSA_TILE_ROWS 6
+#define MEDUSA_TILE_BLOCKS 4
+#include "backend/cpu/kernels_body.inc"
+
+#include "backend/cpu/dot_product.inc"
+
+namespace medusa::cpu {
+
+const KernelTable& avx512_bf16_kernels() {
+  static constexpr KernelTable table = avx512_bf16::dot_table();
+  return table;
+}
+
+}  // namespace medusa::cpu

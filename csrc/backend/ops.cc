@@ -1,0 +1,174 @@
+#include "backend/ops.h"
+
+#include "base/check.h"
+
+namespace medusa::ops {
+namespace {
+
+constexpr int64_t kColumnUnit = 16;
+constexpr int kMaxHeadDim = 512;
+constexpr int kMaxTopKIds = 64;
+
+void expect_shape(const char* what, const Tensor& t, int64_t rows, int64_t cols) {
+  check(t.rows == rows && t.cols == cols && (t.data != nullptr || rows * cols == 0), what,
+        ": expected shape (", rows, ", ", cols, "), found (", t.rows, ", ", t.cols, ")");
+}
+
+void expect_dtype(const char* what, const Tensor& t, DType dtype) {
+  check(t.dtype == dtype, what, ": expected ", name(dtype), ", found ", name(t.dtype));
+}
+
+void expect(const char* what, const Tensor& t, DType dtype, int64_t rows, int64_t cols) {
+  expect_dtype(what, t, dtype);
+  expect_shape(what, t, rows, cols);
+}
+
+void expect_multiple(const char* what, int64_t value, int64_t unit) {
+  check(value > 0 && value % unit == 0, what, ": expected a multiple of ", unit, ", found ", value);
+}
+
+void expect_below(const char* what, int64_t value, int64_t limit) {
+  check(value >= 0 && value < limit, what, ": expected 0 to ", limit - 1, ", found ", value);
+}
+
+void expect_cache(const char* what, const Backend& backend, const KvLayout& cache) {
+  check(cache.dtype == backend.compute_dtype(), what, ": expected a cache of ",
+        name(backend.compute_dtype()), ", found ", name(cache.dtype));
+  expect_multiple(what, cache.head_dim, kColumnUnit);
+  check(cache.num_kv_heads > 0 && cache.num_layers > 0, what, ": empty cache layout");
+}
+
+void expect_rows(const RowBatch& batch, const SequenceRows& sequence, int num_pages) {
+  const int64_t last = int64_t{sequence.first_row} + sequence.num_rows;
+  check(sequence.first_row >= 0 && sequence.num_rows >= 0 && last <= batch.num_rows(),
+        "tree_attention: a sequence's rows exceed the batch's ", batch.num_rows());
+  for (int p = 0; p < sequence.committed; p += kPageSize) {
+    expect_below("tree_attention page", sequence.pages[p / kPageSize], num_pages);
+  }
+  for (int64_t r = sequence.first_row; r < last; ++r) {
+    const auto i = static_cast<size_t>(r);
+    const int depth = batch.positions[i] - sequence.committed, parent = batch.parents[i];
+    const bool root = depth == 0;
+    const bool linked = parent >= sequence.first_row && parent < r &&
+                        batch.positions[static_cast<size_t>(parent)] == batch.positions[i] - 1 &&
+                        (!sequence.chain || parent == r - 1);
+    check(depth >= 0 && (root ? parent < 0 : linked), "tree_attention: row ", r, " at position ",
+          batch.positions[i], " cannot have parent ", parent);
+    check(!sequence.chain || depth == r - sequence.first_row, "tree_attention: row ", r,
+          " of a chain cannot be at position ", batch.positions[i]);
+  }
+}
+
+}  // namespace
+
+void embed(Backend& backend, Tensor out, const Weight& table, std::span<const int32_t> ids) {
+  expect("embed out", out, DType::f32, static_cast<int64_t>(ids.size()), table.in_features);
+  for (int32_t id : ids) expect_below("embed id", id, table.out_features);
+  backend.embed(out, table, ids);
+}
+
+void rms_norm(Backend& backend, Tensor out, Tensor x, std::span<const float> weight, float eps) {
+  expect_dtype("rms_norm x", x, DType::f32);
+  check(out.dtype == DType::f32 || out.dtype == DType::bf16,
+        "rms_norm out: expected F32 or BF16, found ", name(out.dtype));
+  expect_shape("rms_norm out", out, x.rows, x.cols);
+  expect_multiple("rms_norm columns", x.cols, kColumnUnit);
+  check(static_cast<int64_t>(weight.size()) == x.cols, "rms_norm weight: expected ", x.cols,
+        " elements, found ", weight.size());
+  backend.rms_norm(out, x, weight.data(), eps);
+}
+
+void linear(Backend& backend, Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) {
+  const DType compute = backend.compute_dtype();
+  expect("linear x", x, compute, x.rows, weight.in_features);
+  const bool narrow = epilogue == Epilogue::silu_mul || epilogue == Epilogue::residual_silu;
+  const int64_t columns =
+      epilogue == Epilogue::silu_mul ? weight.out_features / 2 : weight.out_features;
+  expect("linear out", out, narrow ? compute : DType::f32, x.rows, columns);
+  if (epilogue == Epilogue::silu_mul) {
+    expect_multiple("linear silu_mul out_features", weight.out_features, 2 * kColumnUnit);
+  }
+  check(epilogue != Epilogue::residual_silu || weight.out_features == weight.in_features,
+        "linear residual_silu: expected a square weight, found (", weight.out_features, ", ",
+        weight.in_features, ")");
+  check(out.data != x.data, "linear: out must not be x");
+  backend.linear(out, x, weight, epilogue);
+}
+
+void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
+          const Rope& rope) {
+  const int64_t q_cols = int64_t{split.num_heads} * split.head_dim;
+  const int64_t kv_cols = int64_t{split.num_kv_heads} * split.head_dim;
+  const DType compute = backend.compute_dtype();
+  expect_multiple("rope head_dim", split.head_dim, kColumnUnit);
+  check(split.head_dim <= kMaxHeadDim, "rope head_dim: expected at most ", kMaxHeadDim, ", found ",
+        split.head_dim);
+  expect("rope qkv", qkv, DType::f32, static_cast<int64_t>(positions.size()), q_cols + 2 * kv_cols);
+  expect("rope q", split.q, DType::f32, qkv.rows, q_cols);
+  expect("rope keys", split.keys, compute, qkv.rows, kv_cols);
+  expect("rope values", split.values, compute, qkv.rows, kv_cols);
+  backend.rope(split, qkv, positions, rope);
+}
+
+void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in,
+                    const RowBatch& batch) {
+  check(in.cache != nullptr, "tree_attention: no cache");
+  expect_cache("tree_attention", backend, *in.cache);
+  const int64_t kv_cols = int64_t{in.cache->num_kv_heads} * in.cache->head_dim;
+  const DType compute = backend.compute_dtype();
+  check(in.num_heads > 0 && in.num_heads % in.cache->num_kv_heads == 0,
+        "tree_attention heads: expected a multiple of ", in.cache->num_kv_heads, ", found ",
+        in.num_heads);
+  expect_below("tree_attention layer", in.layer, in.cache->num_layers);
+  expect("tree_attention q", in.q, DType::f32, batch.num_rows(),
+         int64_t{in.num_heads} * in.cache->head_dim);
+  expect("tree_attention keys", in.keys, compute, batch.num_rows(), kv_cols);
+  expect("tree_attention values", in.values, compute, batch.num_rows(), kv_cols);
+  expect("tree_attention out", out, compute, in.q.rows, in.q.cols);
+  for (const SequenceRows& sequence : batch.sequences) {
+    expect_rows(batch, sequence, in.cache->num_pages);
+  }
+  backend.tree_attention(out, in, batch);
+}
+
+void gather_rows(Backend& backend, Tensor out, Tensor x, std::span<const int32_t> rows) {
+  expect("gather_rows out", out, x.dtype, static_cast<int64_t>(rows.size()), x.cols);
+  for (int32_t row : rows) expect_below("gather_rows row", row, x.rows);
+  backend.gather_rows(out, x, rows);
+}
+
+void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits) {
+  expect_dtype("top_k logits", logits, DType::f32);
+  expect("top_k values", values, DType::f32, logits.rows, values.cols);
+  expect("top_k ids", ids, DType::i32, logits.rows, values.cols);
+  check(values.cols >= 1 && values.cols <= kMaxTopKIds && values.cols <= logits.cols,
+        "top_k: expected 1 to ", kMaxTopKIds, " and at most ", logits.cols, " ids, found ",
+        values.cols);
+  backend.top_k(values, ids, logits);
+}
+
+void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
+            std::span<const SampleRow> rows) {
+  expect_dtype("sample logits", logits, DType::f32);
+  check(ids.size() == rows.size(), "sample ids: expected ", rows.size(), ", found ", ids.size());
+  for (const SampleRow& row : rows) expect_below("sample row", row.row, logits.rows);
+  backend.sample(ids, logits, rows);
+}
+
+void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
+            std::span<const CommitRow> rows) {
+  expect_cache("commit", backend, cache);
+  const int64_t kv_cols = int64_t{cache.num_kv_heads} * cache.head_dim;
+  expect("commit keys", keys, cache.dtype, keys.rows, kv_cols);
+  expect("commit values", values, cache.dtype, keys.rows, kv_cols);
+  check(keys.rows % cache.num_layers == 0, "commit keys: expected rows of ", cache.num_layers,
+        " layers, found ", keys.rows);
+  for (const CommitRow& row : rows) {
+    expect_below("commit row", row.row, keys.rows / cache.num_layers);
+    expect_below("commit page", row.page, cache.num_pages);
+    check(row.position >= 0, "commit position: found ", row.position);
+  }
+  backend.commit(cache, keys, values, rows);
+}
+
+}  // namespace medusa::ops
