@@ -1,0 +1,21 @@
+#include <immintrin.h>
+
+#include "backend/cpu/train_kernels.h"
+
+#define MEDUSA_ISA avx512_bf16
+#define MEDUSA_WIDTH 16
+#define MEDUSA_TILE_ROWS 6
+#define MEDUSA_TILE_VECS 4
+#include "backend/cpu/vec.h"
+
+#include "backend/cpu/gemm.inc"
+#include "backend/cpu/train.inc"
+
+namespace medusa::cpu {
+
+const TrainKernels& avx512_bf16_train_kernels() {
+  static constexpr TrainKernels table = avx512_bf16::train_table();
+  return table;
+}
+
+}  // namespace medusa::cpu

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <stdint.h>
+
+#include "backend/cpu/kernels.h"
+
+namespace medusa::cpu {
+
+/// One block of C (+)= A · B in lanes of 32 bits: a float, or two neighbouring bf16 of the inner
+/// dimension. A: (rows, lanes) row-major. B: panels of 16 columns, [panel][lane][16]. C: f32.
+/// An element of C is one chain over the lanes, whatever the block.
+struct GemmBlock {
+  const uint32_t* a = nullptr;
+  int64_t a_stride = 0;  // lanes between rows
+  const uint32_t* b = nullptr;
+  int64_t lanes = 0;
+  float* c = nullptr;
+  int64_t c_stride = 0;  // floats between rows
+  int64_t rows = 0;
+  int64_t panels = 0;
+  bool accumulate = false;
+};
+
+/// What a row of logits says about its target.
+struct CrossEntropy {
+  float max = 0;     // of the row
+  float sum = 0;     // of exp(logit - max)
+  float target = 0;  // the target's logit
+  int32_t rank = 0;  // logits before the target's: higher, or equal with a lower index
+};
+
+/// Numbers of one AdamW step.
+struct AdamStep {
+  float beta1, beta2;
+  float rest1, rest2;       // 1 - beta, rounded once
+  float step_size;          // learning rate / (1 - beta1^t)
+  float second_correction;  // sqrt(1 - beta2^t)
+  float epsilon;
+  float decay;       // 1 - learning rate · weight decay
+  float grad_scale;  // gradient clipping
+};
+
+/// The arithmetic of training on one instruction set. Arrays of two: [kF32], [kBf16]; `void`
+/// operands have that type. Counts of floats are multiples of 16.
+struct TrainKernels {
+  void (*gemm[2])(const GemmBlock& block);
+
+  // One panel, [lane][16], of B = Wᵀ: `rows` <= 16 rows of W, each of `lanes` lanes.
+  void (*pack_transposed)(uint32_t* out, const uint32_t* w, int64_t lanes, int64_t rows);
+  // One panel of B = X, from column `column` of X (inner, columns); `stride` in elements.
+  void (*pack[2])(uint32_t* out, const void* x, int64_t stride, int64_t column, int64_t lanes);
+  // 16 rows, (16, lanes), of A = Xᵀ.
+  void (*transpose[2])(uint32_t* out, const void* x, int64_t stride, int64_t column, int64_t lanes);
+  void (*narrow)(uint16_t* out, const float* in, int64_t count);  // to bf16, nearest even
+
+  // z += bias; out = x + silu(z).
+  void (*residual_silu[2])(void* out, const void* x, float* z, const float* bias, int64_t count);
+  // dz = dh · silu'(z); dbias += dz.
+  void (*silu_backward[2])(void* dz, const float* dh, const float* z, float* dbias, int64_t count);
+
+  // logits become exp(logit - max); padding must be -infinity.
+  CrossEntropy (*softmax)(float* logits, int64_t count, int64_t target);
+  void (*scale[2])(void* out, const float* x, float factor, int64_t count);
+
+  double (*squared_norm)(const float* x, int64_t count);
+  void (*adamw)(float* weights, const float* grads, float* mean, float* square, int64_t count,
+                const AdamStep& step);
+};
+
+const TrainKernels& generic_train_kernels();
+const TrainKernels& avx2_train_kernels();
+const TrainKernels& avx512_train_kernels();
+const TrainKernels& avx512_bf16_train_kernels();
+
+}  // namespace medusa::cpu
