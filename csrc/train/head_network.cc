@@ -1,0 +1,162 @@
+#include "train/head_network.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/philox.h"
+
+namespace medusa {
+namespace {
+
+/// Uniform in [0, 1), a pure function of both arguments.
+double uniform(uint64_t seed, uint32_t index) {
+  return philox({index, 0, 0, 0}, seed)[0] * 0x1p-32;
+}
+
+}  // namespace
+
+HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
+                         const HostTensor& lm_head)
+    : backend_(backend),
+      version_(options.version),
+      num_heads_(options.num_heads),
+      num_layers_(options.num_layers),
+      hidden_(lm_head.shape[1]),
+      vocab_(lm_head.shape[0]),
+      padded_vocab_(padded_rows(vocab_)),
+      dtype_(backend.compute_dtype()),
+      parameters_(backend, options, hidden_, vocab_) {
+  const auto buffer = [&](DType dtype, int64_t rows, int64_t cols) {
+    return backend_.allocate(static_cast<size_t>(rows * cols) * block_bytes(dtype));
+  };
+  layers_.resize(static_cast<size_t>(num_heads_));
+  for (std::vector<Layer>& head : layers_) {
+    for (int layer = 0; layer < num_layers_; ++layer) {
+      head.push_back(
+          {.forward = backend_.allocate_panels(hidden_, hidden_),
+           .backward = layer > 0 ? backend_.allocate_panels(hidden_, hidden_) : Panels{}});
+    }
+  }
+  for (int i = 0; i < (version_ == 1 ? num_heads_ : 1); ++i) {
+    projections_.push_back({.forward = backend_.allocate_panels(hidden_, padded_vocab_),
+                            .backward = backend_.allocate_panels(padded_vocab_, hidden_)});
+  }
+  for (int layer = 0; layer < num_layers_; ++layer) {
+    states_.push_back(buffer(dtype_, kMaxRows, hidden_));
+    sums_.push_back(buffer(DType::f32, kMaxRows, hidden_));
+  }
+  input_ = buffer(dtype_, kMaxRows, hidden_);
+  input_panels_ = backend_.allocate_panels(kMaxRows, hidden_);
+  row_panels_ = backend_.allocate_panels(kMaxRows, hidden_);
+  logits_ = buffer(DType::f32, kMaxRows, padded_vocab_);
+  logits_grad_ = buffer(dtype_, kMaxRows, padded_vocab_);
+  state_grad_ = buffer(DType::f32, kMaxRows, hidden_);
+  sum_grad_ = buffer(dtype_, kMaxRows, hidden_);
+  transposed_ =
+      buffer(dtype_, version_ == 1 ? std::max(padded_vocab_, hidden_) : hidden_, kMaxRows);
+  projection_rows_ = buffer(dtype_, padded_vocab_, hidden_);
+  layer_rows_ = buffer(dtype_, hidden_, hidden_);
+  initialise(lm_head, options.seed);
+}
+
+// Residual weights start at zero and biases as torch.nn.Linear's (uniform ±1/√hidden), as in the
+// reference; projections start as the backbone's lm_head.
+void HeadNetwork::initialise(const HostTensor& lm_head, uint64_t seed) {
+  const float* rows = static_cast<const float*>(lm_head.data);
+  const double bound = 1 / std::sqrt(static_cast<double>(hidden_));
+  uint32_t index = 0;
+  for (int head = 0; head < num_heads_; ++head) {
+    for (int layer = 0; layer < num_layers_; ++layer) {
+      for (float& b : parameters_.bias(head, layer).weights) {
+        b = static_cast<float>(bound * (2 * uniform(seed, index++) - 1));
+      }
+    }
+    if (version_ == 1)
+      std::copy_n(rows, vocab_ * hidden_, parameters_.projection(head).weights.data());
+  }
+  if (version_ == 2) pack_projection(projections_[0], rows);
+  refresh();
+}
+
+void HeadNetwork::pack_projection(Projection& projection, const float* rows) {
+  const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
+  backend_.narrow(packed.slice(0, vocab_), {const_cast<float*>(rows), DType::f32, vocab_, hidden_});
+  backend_.pack_transposed(projection.forward, packed);
+  backend_.pack(projection.backward, packed);
+}
+
+void HeadNetwork::refresh() {
+  const Tensor rows = view(layer_rows_, dtype_, hidden_, hidden_);
+  for (int head = 0; head < num_heads_; ++head) {
+    for (int i = 0; i < num_layers_; ++i) {
+      Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
+      float* weight = parameters_.weight(head, i).weights.data();
+      backend_.narrow(rows, {weight, DType::f32, hidden_, hidden_});
+      backend_.pack_transposed(layer.forward, rows);
+      if (i > 0) backend_.pack(layer.backward, rows);
+    }
+    if (version_ == 1)
+      pack_projection(projection(head), parameters_.projection(head).weights.data());
+  }
+}
+
+Tensor HeadNetwork::view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const {
+  return {buffer.data(), dtype, rows, cols};
+}
+
+Tensor HeadNetwork::input(int64_t rows) const {
+  return view(input_, dtype_, padded_rows(rows), hidden_);
+}
+
+Tensor HeadNetwork::state(int layer, int64_t rows) const {
+  return view(layer == 0 ? input_ : states_[static_cast<size_t>(layer) - 1], dtype_, rows, hidden_);
+}
+
+void HeadNetwork::begin_chunk(Tensor x) {
+  input_panels_.inner = row_panels_.inner = x.rows;
+  backend_.pack(input_panels_, x);
+}
+
+void HeadNetwork::forward(int head, Tensor x, std::span<const int32_t> targets, float scale,
+                          std::span<TargetScore> scores) {
+  for (int i = 0; i < num_layers_; ++i) {
+    const Tensor sum = view(sums_[static_cast<size_t>(i)], DType::f32, x.rows, hidden_);
+    backend_.gemm(sum, state(i, x.rows),
+                  layers_[static_cast<size_t>(head)][static_cast<size_t>(i)].forward, false);
+    backend_.residual_silu(state(i + 1, x.rows), state(i, x.rows), sum,
+                           parameters_.bias(head, i).weights.data());
+  }
+  const Tensor logits = view(logits_, DType::f32, x.rows, padded_vocab_);
+  backend_.gemm(logits, state(num_layers_, x.rows), projection(head).forward, false);
+  backend_.cross_entropy(view(logits_grad_, dtype_, x.rows, padded_vocab_), scores, logits, vocab_,
+                         targets, scale);
+}
+
+void HeadNetwork::backward(int head, Tensor x) {
+  const Tensor logits_grad = view(logits_grad_, dtype_, x.rows, padded_vocab_);
+  if (version_ == 1) {  // dP += Gᵀ · h
+    backend_.pack(row_panels_, state(num_layers_, x.rows));
+    backend_.transpose(view(transposed_, dtype_, padded_vocab_, x.rows), logits_grad);
+    const Tensor grad{parameters_.projection(head).gradients.data(), DType::f32, vocab_, hidden_};
+    backend_.gemm(grad, view(transposed_, dtype_, vocab_, x.rows), row_panels_, true);
+  }
+  const Tensor dh = view(state_grad_, DType::f32, x.rows, hidden_);
+  backend_.gemm(dh, logits_grad, projection(head).backward, false);  // dh = G · P
+  for (int i = num_layers_ - 1; i >= 0; --i) layer_backward(head, i, x, dh);
+}
+
+// dz = dh · silu'(z), dW += dzᵀ · x, dx = dh + dz · W.
+void HeadNetwork::layer_backward(int head, int i, Tensor x, Tensor dh) {
+  const Tensor dz = view(sum_grad_, dtype_, x.rows, hidden_);
+  backend_.silu_backward(dz, parameters_.bias(head, i).gradients.data(), dh,
+                         view(sums_[static_cast<size_t>(i)], DType::f32, x.rows, hidden_));
+  const Tensor dz_transposed = view(transposed_, dtype_, hidden_, x.rows);
+  backend_.transpose(dz_transposed, dz);
+  if (i > 0) backend_.pack(row_panels_, state(i, x.rows));
+  const Tensor grad{parameters_.weight(head, i).gradients.data(), DType::f32, hidden_, hidden_};
+  backend_.gemm(grad, dz_transposed, i > 0 ? row_panels_ : input_panels_, true);
+  const Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
+  if (i > 0) backend_.gemm(dh, dz, layer.backward, true);
+}
+
+}  // namespace medusa

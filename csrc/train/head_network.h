@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/train_backend.h"
+#include "medusa/trainer.h"
+#include "train/parameters.h"
+
+namespace medusa {
+
+/// Forward and backward of the heads over a chunk of rows. Weights are the master copies in
+/// Parameters, narrowed to the compute type C and packed by refresh().
+class HeadNetwork {
+ public:
+  HeadNetwork(TrainBackend& backend, const TrainerOptions& options, const HostTensor& lm_head);
+
+  static constexpr int64_t kMaxRows = 384;  // of a chunk
+  static int64_t padded_rows(int64_t rows) { return (rows + 15) / 16 * 16; }
+
+  Parameters& parameters() { return parameters_; }
+  void refresh();
+
+  /// Where the chunk's hidden states go: C (padded_rows(rows), hidden), zero beyond `rows`.
+  Tensor input(int64_t rows) const;
+  void begin_chunk(Tensor x);
+
+  /// Head `head`'s cross-entropy on the chunk; its logits' gradient, times `scale`, is kept for
+  /// backward(). targets: one draft id a padded row, -1: none.
+  void forward(int head, Tensor x, std::span<const int32_t> targets, float scale,
+               std::span<TargetScore> scores);
+  /// Adds the gradients of the last forward() to Parameters.
+  void backward(int head, Tensor x);
+
+ private:
+  struct Layer {
+    Panels forward;   // B = Wᵀ
+    Panels backward;  // B = W, for all but the first layer
+  };
+  struct Projection {
+    Panels forward;   // B = Pᵀ (hidden, vocab)
+    Panels backward;  // B = P (vocab, hidden)
+  };
+
+  void initialise(const HostTensor& lm_head, uint64_t seed);
+  void pack_projection(Projection& projection, const float* rows);
+  Projection& projection(int head) { return projections_[version_ == 1 ? head : 0]; }
+  Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
+  Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer` >= 1, or the output
+  void layer_backward(int head, int layer, Tensor x, Tensor dh);
+
+  TrainBackend& backend_;
+  int version_, num_heads_, num_layers_;
+  int64_t hidden_, vocab_, padded_vocab_;
+  DType dtype_;
+  Parameters parameters_;
+  std::vector<std::vector<Layer>> layers_;  // [head][layer]
+  std::vector<Projection> projections_;     // one, or [head]
+
+  // Workspace of a chunk.
+  Buffer input_;                       // C (rows, hidden)
+  Panels input_panels_;                // B = x (rows, hidden)
+  std::vector<Buffer> states_, sums_;  // [layer] C outputs, f32 biased sums
+  Buffer logits_, logits_grad_;        // f32, C (rows, padded vocab)
+  Buffer state_grad_, sum_grad_;       // f32, C (rows, hidden)
+  Buffer transposed_;                  // C (max(vocab, hidden), rows)
+  Buffer projection_rows_;             // C (padded vocab, hidden), zero beyond vocab
+  Buffer layer_rows_;                  // C (hidden, hidden)
+  Panels row_panels_;                  // B = a state (rows, hidden)
+};
+
+}  // namespace medusa

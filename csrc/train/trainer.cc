@@ -1,0 +1,242 @@
+#include "medusa/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "backend/train_backend.h"
+#include "base/check.h"
+#include "train/head_network.h"
+
+namespace medusa {
+namespace {
+
+float widen(uint16_t bits) {
+  const uint32_t word = uint32_t{bits} << 16;
+  float out;
+  std::memcpy(&out, &word, sizeof out);
+  return out;
+}
+
+void check_options(const TrainerOptions& o, const HostTensor& lm_head) {
+  check(o.version == 1 || o.version == 2, "version must be 1 or 2, found ", o.version);
+  check(o.num_heads >= 1 && o.num_heads <= 32, "num_heads must be 1 to 32, found ", o.num_heads);
+  check(o.num_layers >= 1 && o.num_layers <= 32, "num_layers must be 1 to 32, found ",
+        o.num_layers);
+  check(o.head_decay > 0 && o.head_decay <= 1, "head_decay must be in (0, 1], found ",
+        o.head_decay);
+  check(o.learning_rate > 0, "learning_rate must be positive, found ", o.learning_rate);
+  check(o.weight_decay >= 0, "weight_decay must not be negative, found ", o.weight_decay);
+  check(o.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", o.max_grad_norm);
+  check(o.total_steps >= 1, "total_steps must be positive, found ", o.total_steps);
+  check(o.warmup_steps >= 0 && o.warmup_steps < o.total_steps, "warmup_steps must be in [0, ",
+        o.total_steps, "), found ", o.warmup_steps);
+  check(lm_head.dtype == DType::f32 && lm_head.shape.size() == 2, "lm_head must be an f32 matrix");
+  check(lm_head.shape[0] >= 1 && lm_head.shape[1] >= 32 && lm_head.shape[1] % 32 == 0,
+        "lm_head must be (draft_vocab, hidden_size) with hidden_size a multiple of 32, found (",
+        lm_head.shape[0], ", ", lm_head.shape[1], ")");
+  check(lm_head.bytes == static_cast<size_t>(lm_head.shape[0] * lm_head.shape[1]) * sizeof(float),
+        "lm_head has ", lm_head.bytes, " bytes for its shape");
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(const TrainerOptions& o, const HostTensor& lm_head)
+      : options(o),
+        hidden(lm_head.shape[1]),
+        vocab(lm_head.shape[0]),
+        backend(make_cpu_train_backend(o.compute_type, o.num_threads)),
+        network(*backend, o, lm_head) {}
+
+  void check_batch(const TrainBatch& batch) const;
+  Tensor gather(const HostTensor& from, std::span<const int64_t> rows);
+  void copy_row(void* out, const HostTensor& from, int64_t row) const;
+  /// Runs `body(x, chunk_rows, first)` on every chunk of the batch.
+  template <class Body>
+  void for_each_chunk(const TrainBatch& batch, Body body);
+  std::span<const int32_t> head_targets(const TrainBatch& batch, int head, int64_t first,
+                                        int64_t rows, int64_t padded);
+  std::vector<int64_t> count_targets(const TrainBatch& batch) const;
+
+  TrainerOptions options;
+  int64_t hidden, vocab;
+  int64_t steps = 0;
+  std::shared_ptr<TrainBackend> backend;
+  HeadNetwork network;
+  std::vector<int32_t> targets = std::vector<int32_t>(HeadNetwork::kMaxRows);
+  std::vector<TargetScore> scores = std::vector<TargetScore>(HeadNetwork::kMaxRows);
+};
+
+void Trainer::Impl::check_batch(const TrainBatch& b) const {
+  const HostTensor& h = b.hidden;
+  check(h.shape.size() == 2 && h.shape[1] == hidden &&
+            (h.dtype == DType::f32 || h.dtype == DType::bf16),
+        "hidden must be f32 or bf16 (N, ", hidden, ")");
+  check(h.bytes == static_cast<size_t>(h.shape[0] * hidden) * block_bytes(h.dtype), "hidden has ",
+        h.bytes, " bytes for its shape");
+  check(b.targets.size() == b.rows.size() * static_cast<size_t>(options.num_heads),
+        "targets must be (rows, heads) = (", b.rows.size(), ", ", options.num_heads, "), found ",
+        b.targets.size(), " elements");
+  for (int64_t row : b.rows) {
+    check(row >= 0 && row < h.shape[0], "row ", row, " is outside [0, ", h.shape[0], ")");
+  }
+  for (int32_t target : b.targets) {
+    check(target >= -1 && target < vocab, "target ", target, " is outside [-1, ", vocab, ")");
+  }
+}
+
+void Trainer::Impl::copy_row(void* out, const HostTensor& from, int64_t row) const {
+  const size_t bytes = static_cast<size_t>(hidden) * block_bytes(from.dtype);
+  const char* in = static_cast<const char*>(from.data) + static_cast<size_t>(row) * bytes;
+  if (from.dtype == backend->compute_dtype()) {
+    std::memcpy(out, in, bytes);
+  } else if (from.dtype == DType::bf16) {
+    const uint16_t* bits = reinterpret_cast<const uint16_t*>(in);
+    std::transform(bits, bits + hidden, static_cast<float*>(out), widen);
+  } else {
+    const float* values = reinterpret_cast<const float*>(in);
+    const Tensor x{const_cast<float*>(values), DType::f32, 1, hidden};
+    backend->narrow({out, DType::bf16, 1, hidden}, x);
+  }
+}
+
+Tensor Trainer::Impl::gather(const HostTensor& from, std::span<const int64_t> rows) {
+  const Tensor x = network.input(static_cast<int64_t>(rows.size()));
+  std::memset(x.data, 0, x.bytes());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    copy_row(x.row<void>(static_cast<int64_t>(i)), from, rows[i]);
+  }
+  return x;
+}
+
+template <class Body>
+void Trainer::Impl::for_each_chunk(const TrainBatch& batch, Body body) {
+  const int64_t total = static_cast<int64_t>(batch.rows.size());
+  for (int64_t first = 0; first < total; first += HeadNetwork::kMaxRows) {
+    const int64_t rows = std::min(HeadNetwork::kMaxRows, total - first);
+    body(gather(batch.hidden,
+                batch.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(rows))),
+         rows, first);
+  }
+}
+
+std::span<const int32_t> Trainer::Impl::head_targets(const TrainBatch& batch, int head,
+                                                     int64_t first, int64_t rows, int64_t padded) {
+  std::fill_n(targets.begin(), padded, -1);
+  for (int64_t i = 0; i < rows; ++i) {
+    targets[static_cast<size_t>(i)] =
+        batch.targets[static_cast<size_t>((first + i) * options.num_heads + head)];
+  }
+  return {targets.data(), static_cast<size_t>(padded)};
+}
+
+std::vector<int64_t> Trainer::Impl::count_targets(const TrainBatch& batch) const {
+  const size_t heads = static_cast<size_t>(options.num_heads);
+  std::vector<int64_t> counts(heads);
+  for (size_t i = 0; i < batch.targets.size(); ++i) counts[i % heads] += batch.targets[i] >= 0;
+  check(std::any_of(counts.begin(), counts.end(), [](int64_t n) { return n > 0; }),
+        "a batch needs at least one target");
+  return counts;
+}
+
+Trainer::Trainer(const TrainerOptions& options, const HostTensor& lm_head)
+    : impl_((check_options(options, lm_head), std::make_unique<Impl>(options, lm_head))) {}
+Trainer::~Trainer() = default;
+Trainer::Trainer(Trainer&&) noexcept = default;
+
+StepReport Trainer::backward(const TrainBatch& batch) {
+  impl_->check_batch(batch);
+  const int heads = impl_->options.num_heads;
+  const std::vector<int64_t> counts = impl_->count_targets(batch);
+  StepReport report{.step = impl_->steps + 1,
+                    .learning_rate = learning_rate(impl_->steps + 1),
+                    .head_loss = std::vector<double>(static_cast<size_t>(heads)),
+                    .head_accuracy = std::vector<double>(static_cast<size_t>(heads))};
+  impl_->network.parameters().zero_gradients();
+  impl_->for_each_chunk(batch, [&](Tensor x, int64_t rows, int64_t first) {
+    impl_->network.begin_chunk(x);
+    for (int k = 0; k < heads; ++k) {
+      const size_t head = static_cast<size_t>(k);
+      if (counts[head] == 0) continue;
+      const double scale =
+          std::pow(double{impl_->options.head_decay}, k) / static_cast<double>(counts[head]);
+      impl_->network.forward(k, x, impl_->head_targets(batch, k, first, rows, x.rows),
+                             static_cast<float>(scale), impl_->scores);
+      impl_->network.backward(k, x);
+      for (int64_t i = 0; i < rows; ++i) {
+        const TargetScore& score = impl_->scores[static_cast<size_t>(i)];
+        report.loss -= scale * score.log_prob;
+        report.head_loss[head] -= score.log_prob / static_cast<double>(counts[head]);
+        report.head_accuracy[head] += (score.rank == 0) / static_cast<double>(counts[head]);
+      }
+    }
+  });
+  report.grad_norm = impl_->network.parameters().grad_norm(*impl_->backend);
+  return report;
+}
+
+StepReport Trainer::step(const TrainBatch& batch) {
+  const StepReport report = backward(batch);
+  check<Error>(std::isfinite(report.loss) && std::isfinite(report.grad_norm), "step ", report.step,
+               ": the loss is ", report.loss, " and the gradient's norm ", report.grad_norm,
+               "; try a lower learning rate");
+  const TrainerOptions& o = impl_->options;
+  const double limit = o.max_grad_norm;
+  const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
+  impl_->network.parameters().update(*impl_->backend, {.learning_rate = report.learning_rate,
+                                                       .beta1 = o.beta1,
+                                                       .beta2 = o.beta2,
+                                                       .epsilon = o.epsilon,
+                                                       .weight_decay = o.weight_decay,
+                                                       .grad_scale = static_cast<float>(scale),
+                                                       .step = report.step});
+  impl_->network.refresh();
+  impl_->steps = report.step;
+  return report;
+}
+
+void Trainer::evaluate(const TrainBatch& batch, std::span<float> log_probs,
+                       std::span<int32_t> ranks) {
+  impl_->check_batch(batch);
+  check(log_probs.size() == batch.targets.size() && ranks.size() == batch.targets.size(),
+        "log_probs and ranks must have one element per target");
+  const int heads = impl_->options.num_heads;
+  impl_->for_each_chunk(batch, [&](Tensor x, int64_t rows, int64_t first) {
+    for (int k = 0; k < heads; ++k) {
+      impl_->network.forward(k, x, impl_->head_targets(batch, k, first, rows, x.rows), 1.0f,
+                             impl_->scores);
+      for (int64_t i = 0; i < rows; ++i) {
+        const size_t at = static_cast<size_t>((first + i) * heads + k);
+        log_probs[at] = impl_->scores[static_cast<size_t>(i)].log_prob;
+        ranks[at] = impl_->scores[static_cast<size_t>(i)].rank;
+      }
+    }
+  });
+}
+
+std::span<const Parameter> Trainer::parameters() const { return impl_->network.parameters().all(); }
+void Trainer::refresh() { impl_->network.refresh(); }
+int64_t Trainer::num_steps() const { return impl_->steps; }
+void Trainer::set_num_steps(int64_t steps) {
+  check(steps >= 0 && steps <= impl_->options.total_steps, "num_steps must be in [0, ",
+        impl_->options.total_steps, "], found ", steps);
+  impl_->steps = steps;
+}
+
+float Trainer::learning_rate(int64_t step) const {
+  const TrainerOptions& o = impl_->options;
+  if (step <= o.warmup_steps) {
+    return static_cast<float>(double{o.learning_rate} * static_cast<double>(step) /
+                              static_cast<double>(o.warmup_steps));
+  }
+  const double progress = static_cast<double>(step - o.warmup_steps) /
+                          static_cast<double>(o.total_steps - o.warmup_steps);
+  return static_cast<float>(o.learning_rate * 0.5 *
+                            (1 + std::cos(std::numbers::pi * std::min(1.0, progress))));
+}
+
+std::string Trainer::device_name() const { return impl_->backend->name(); }
+
+}  // namespace medusa
