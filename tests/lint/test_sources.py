@@ -10,7 +10,9 @@ from conftest import ROOT, cpp_files, python_files, relative
 
 MAX_LINES = 300
 # A file may be longer once, for a reason that holds.
-LONGER: dict[str, str] = {}
+LONGER = {
+    "csrc/backend/cpu/attention.inc": "one kernel: its three passes share register blocks",
+}
 
 SOURCES = [*cpp_files(), *python_files()]
 TEXTS = [*SOURCES, *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")]
@@ -42,7 +44,8 @@ def test_no_path_of_one_machine(path: Path) -> None:
 @pytest.mark.parametrize("path", cpp_files(), ids=relative)
 def test_headers_are_guarded_by_pragma_once(path: Path) -> None:
     if path.suffix == ".h":
-        assert path.read_text().startswith("#pragma once\n")
+        first = path.read_text().splitlines()[0]
+        assert first == "#pragma once" or first.startswith("// No include guard")
 
 
 def test_sources_are_listed_where_they_lie() -> None:
