@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from medusa_native.chat_sandbox import Budget, SandboxedEnvironment
+from medusa_native.chat_template.budget import Budget
+from medusa_native.chat_template.sandbox import SandboxedEnvironment
 from medusa_native.errors import InvalidArgument, ModelFormatError
 
 if TYPE_CHECKING:
