@@ -49,11 +49,12 @@ class Tokenizer:
         )
         added = backend.get_added_tokens_decoder()
         self._special_ids = frozenset(i for i, token in added.items() if token.special)
+        self._vocab_size = max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     @property
     def vocab_size(self) -> int:
         """One more than the largest id this tokenizer makes."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return self._vocab_size
 
     @property
     def bos_token_id(self) -> int | None:
@@ -164,8 +165,12 @@ class DetokenizeStream:
 
     def push(self, ids: Sequence[int]) -> str:
         """Take more ids; return the text that is certain now, perhaps empty."""
-        skipped = self._tokenizer.special_token_ids if self._skip else frozenset()
-        self._window.extend(i for i in ids if i not in skipped)
+        return "".join(self._push_one(i) for i in ids)
+
+    def _push_one(self, token_id: int) -> str:
+        if self._skip and token_id in self._tokenizer.special_token_ids:
+            return ""
+        self._window.append(token_id)
         return self._emit(final=False)
 
     def finish(self) -> str:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.fields import Fields, reading
-from medusa_native.loading.sentencepiece import Piece, PieceType, sentencepiece_backend
+from medusa_native.loading.sentencepiece import (
+    Piece,
+    PieceType,
+    add_special_pieces,
+    sentencepiece_backend,
+)
 from medusa_native.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -96,7 +101,7 @@ def gguf_tokenizer(fields: Fields) -> Tokenizer:
     pieces = _pieces(fields)
     with reading(fields.path, "tokenizer metadata"):
         backend, add_bos = builders[model](fields, pieces)
-        _add_special(backend, pieces)
+        add_special_pieces(backend, pieces)
         roles = _roles(fields, pieces)
         _post_process(fields, backend, roles, add_bos)
     ends = _end_ids(fields, pieces)
@@ -153,13 +158,6 @@ def _merge(fields: Fields, text: str) -> tuple[str, str]:
 def _sentencepiece(fields: Fields, pieces: list[Piece]) -> tuple[Backend, bool]:
     prefix = fields.get_bool(_PREFIX + "add_space_prefix", True)
     return sentencepiece_backend(pieces, prefix), True
-
-
-def _add_special(backend: Backend, pieces: list[Piece]) -> None:
-    control = [p.text for p in pieces if p.type == PieceType.CONTROL and p.text]
-    custom = [p.text for p in pieces if p.type == PieceType.USER_DEFINED and p.text]
-    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
-    backend.add_tokens([AddedToken(t, normalized=False, special=False) for t in custom])
 
 
 def _roles(fields: Fields, pieces: list[Piece]) -> dict[str, str]:

@@ -102,15 +102,12 @@ def load_heads(
     config = dict(read_json(folder / "config.json").values) if _has_config(folder) else {}
     shared = config.get("model_type") == "medusa" and config.get("original_lm_head") is True
     tensors = sort_tensors(path, _read(path), shared)
-    heads = HeadsCheckpoint(
-        _residual(path, tensors, hidden_size),
-        _projection(path, tensors, hidden_size, vocab_size),
-        _token_map(path, tensors, vocab_size),
-        config,
-        path,
-    )
+    residual = _residual(path, tensors, hidden_size)
+    token_map = _token_map(path, tensors.token_map, vocab_size)
+    rows = vocab_size if token_map is None else token_map.size
+    projection = _projection(path, tensors, rows, hidden_size)
     _require_finite(path, tensors)
-    return heads
+    return HeadsCheckpoint(residual, projection, token_map, config, path)
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
@@ -153,18 +150,16 @@ def _check(path: Path, name: str, tensor: HostTensor, shape: tuple[int, ...]) ->
 
 
 def _projection(
-    path: Path, tensors: HeadTensors, hidden: int, vocab: int
+    path: Path, tensors: HeadTensors, rows: int, hidden: int
 ) -> list[HostTensor] | None:
     if not tensors.projection:
         return None
-    mapped = tensors.token_map
-    rows = vocab if mapped is None or len(mapped.shape) != 1 else mapped.shape[0]
     result = []
     for head in range(tensors.num_heads):
-        name, tensor = tensors.names["projection", head, 0], tensors.projection[head]
-        if mapped is None:
+        tensor = tensors.projection[head]
+        if tensors.token_map is None:
             tensor = _without_padding(tensor, rows)
-        _check(path, name, tensor, (rows, hidden))
+        _check(path, tensors.names["projection", head, 0], tensor, (rows, hidden))
         result.append(tensor)
     return result
 
@@ -176,8 +171,7 @@ def _without_padding(tensor: HostTensor, rows: int) -> HostTensor:
     return HostTensor(tensor.data[: rows * row_bytes], tensor.dtype, (rows, tensor.shape[1]))
 
 
-def _token_map(path: Path, tensors: HeadTensors, vocab: int) -> npt.NDArray[np.int32] | None:
-    tensor = tensors.token_map
+def _token_map(path: Path, tensor: HostTensor | None, vocab: int) -> npt.NDArray[np.int32] | None:
     if tensor is None:
         return None
     if tensor.dtype not in ("I32", "I64") or len(tensor.shape) != 1 or tensor.shape[0] < 1:
@@ -189,8 +183,7 @@ def _token_map(path: Path, tensors: HeadTensors, vocab: int) -> npt.NDArray[np.i
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab:
         raise ModelFormatError(
-            f"{path}: tensor 'token_map' must hold ids in [0, {vocab}), found {min(low, high)} "
-            f"to {max(low, high)}"
+            f"{path}: tensor 'token_map' must hold ids in [0, {vocab}), found {low} to {high}"
         )
     if np.unique(ids).size != ids.size:
         raise ModelFormatError(f"{path}: tensor 'token_map' must hold each id once, found repeats")

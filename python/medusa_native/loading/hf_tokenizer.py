@@ -10,6 +10,8 @@ from tokenizers import Tokenizer as Backend
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.fields import Fields, read_json, reading
 from medusa_native.loading.gguf_tokenizer import set_post_processor
+from medusa_native.loading.sentencepiece import Piece, add_special_pieces, sentencepiece_backend
+from medusa_native.loading.sentencepiece_model import read_sentencepiece
 from medusa_native.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,9 +31,7 @@ def hf_tokenizer(folder: Path) -> Tokenizer:
     settings = _optional(folder / "tokenizer_config.json")
     path = folder / "tokenizer.json"
     with reading(path, "a tokenizer"):
-        if not path.is_file():
-            raise FileNotFoundError
-        backend = Backend.from_file(str(path))
+        backend = _from_json(path) if path.is_file() else _from_sentencepiece(folder, settings)
         roles = _roles(settings, backend)
         _post_process(settings, backend, roles)
     ends = _end_ids(folder, backend, roles)
@@ -39,6 +39,28 @@ def hf_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer(backend, roles, ends, _chat_template(folder, settings))
     except ModelFormatError as error:
         raise ModelFormatError(f"{folder}: {error}") from error
+
+
+def _from_json(path: Path) -> Backend:
+    return Backend.from_file(str(path))
+
+
+def _from_sentencepiece(folder: Path, settings: Fields) -> Backend:
+    """Build the pipeline of a tokenizer.model; such models expect BOS unless told otherwise."""
+    path = folder / "tokenizer.model"
+    if not path.is_file():
+        raise ModelFormatError(f"{folder}: tokenizer.json or tokenizer.model expected, found none")
+    model = read_sentencepiece(path)
+    backend = sentencepiece_backend(model.pieces, model.add_dummy_prefix)
+    add_special_pieces(backend, model.pieces)
+    settings.values = {"add_bos_token": True} | _usual_roles(model.pieces) | dict(settings.values)
+    return backend
+
+
+def _usual_roles(pieces: list[Piece]) -> dict[str, str]:
+    usual = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    texts = {piece.text for piece in pieces}
+    return {role: text for role, text in usual.items() if text in texts}
 
 
 def _optional(path: Path) -> Fields:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from tokenizers import Tokenizer, decoders, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 
 _SPACE = "\u2581"
+_MAX_PIECE = 128  # characters; SentencePiece's own default is 16
 
 
 class PieceType(IntEnum):
@@ -38,6 +39,12 @@ class Piece(NamedTuple):
 def merges(pieces: list[Piece]) -> list[tuple[str, str]]:
     """Every split of every piece into two others, best score first, longer left parts first."""
     parts = {p.text for p in pieces if p.type in (PieceType.NORMAL, PieceType.USER_DEFINED)}
+    longest = max((p.text for p in pieces if p.type == PieceType.NORMAL), key=len, default="")
+    if len(longest) > _MAX_PIECE:
+        raise ValueError(
+            f"SentencePiece tokens of at most {_MAX_PIECE} characters expected, "
+            f"found {longest[:40]!r}... of {len(longest)}"
+        )
     ranked = sorted(
         (-piece.score, -cut, piece.text)
         for piece in pieces
@@ -71,3 +78,11 @@ def sentencepiece_backend(pieces: list[Piece], add_space_prefix: bool) -> Tokeni
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
     return backend
+
+
+def add_special_pieces(backend: Tokenizer, pieces: list[Piece]) -> None:
+    """Keep control and user-defined pieces whole; the former are special (left out of text)."""
+    control = [p.text for p in pieces if p.type == PieceType.CONTROL and p.text]
+    custom = [p.text for p in pieces if p.type == PieceType.USER_DEFINED and p.text]
+    backend.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in control])
+    backend.add_tokens([AddedToken(t, normalized=False, special=False) for t in custom])
