@@ -73,6 +73,9 @@ struct SampleRow {
   std::span<const int32_t> banned = {};  // ids that cannot be drawn
 };
 
+/// Most ids top_k() gives.
+inline constexpr int kMaxTopK = 64;
+
 /// One device's arithmetic. Calls are in stream order, views never own, shapes were checked by ops.
 /// Law: a row's result depends on that row's own inputs alone.
 class Backend {

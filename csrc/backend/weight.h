@@ -18,8 +18,8 @@ enum class Pack : uint8_t {
 /// What prepare_weight packs: `parts` share in_features; `rows`, if any, selects rows of the single
 /// part (a trimmed vocabulary). Biases, where given, match their parts.
 struct WeightSource {
-  std::vector<const HostTensor*> parts;
-  std::vector<const HostTensor*> biases;  // empty, or one per part (null: zero)
+  std::vector<const HostTensor*> parts = {};
+  std::vector<const HostTensor*> biases = {};  // empty, or one per part (null: zero)
   std::span<const int32_t> rows = {};
   Pack pack = Pack::concatenate;
   const char* name = "";  // for error messages

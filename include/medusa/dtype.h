@@ -8,7 +8,20 @@ namespace medusa {
 
 /// Element types of tensors. The block formats are GGUF's (ggml-quants).
 enum class DType : uint8_t {
-  f32, f16, bf16, i32, q8_0, q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k,
+  f32,
+  f16,
+  bf16,
+  i32,
+  q8_0,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
 };
 
 /// Elements that share one block; 1 for plain types.

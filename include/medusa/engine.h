@@ -27,13 +27,13 @@ struct StepOutput {
 struct Metrics {
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
-  int64_t num_steps = 0;            // decode steps, prefill excluded
-  int64_t num_drafts = 0;           // steps whose tree had more than its root
-  int64_t num_draft_tokens = 0;     // tree nodes offered, roots excluded
-  int64_t num_accepted_tokens = 0;  // of those, accepted
+  int64_t num_steps = 0;                       // decode steps, prefill excluded
+  int64_t num_drafts = 0;                      // steps whose tree had more than its root
+  int64_t num_draft_tokens = 0;                // tree nodes offered, roots excluded
+  int64_t num_accepted_tokens = 0;             // of those, accepted
   std::vector<int64_t> accepted_per_position;  // [depth - 1]
-  double time_to_first_token = 0;   // seconds from submit
-  double decode_time = 0;           // seconds from first token to last
+  double time_to_first_token = 0;              // seconds from submit
+  double decode_time = 0;                      // seconds from first token to last
 };
 
 /// Decodes any number of requests on one model, several at a time. Not thread-safe: one caller at

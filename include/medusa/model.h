@@ -30,7 +30,8 @@ class Model {
  public:
   /// Packs `tensors`, which may be unmapped afterwards. Throws ModelFormatError naming the tensor,
   /// what was expected and what was found.
-  static Model load(const ModelConfig& config, const TensorMap& tensors, const LoadOptions& options);
+  static Model load(const ModelConfig& config, const TensorMap& tensors,
+                    const LoadOptions& options);
 
   const ModelConfig& config() const;
   ComputeType compute_type() const;
@@ -41,7 +42,16 @@ class Model {
 
   /// Logits (tokens.size(), vocab_size) of a sequence, run in chunks of the given sizes (their sum
   /// is tokens.size(); empty: one chunk). Every chunk sees the cache of the earlier ones.
-  std::vector<float> logits(std::span<const int32_t> tokens, std::span<const int> chunks = {}) const;
+  std::vector<float> logits(std::span<const int32_t> tokens,
+                            std::span<const int> chunks = {}) const;
+
+  /// `hidden`: (count, hidden_size) of the compute type, states after the final norm of tokens
+  /// first_token .. first_token + count - 1 of one sequence; valid during the call.
+  using HiddenCallback =
+      std::function<void(int sequence, int first_token, int count, const void* hidden)>;
+  /// Runs whole sequences, several short ones at a time, in order.
+  void hidden_states(std::span<const std::vector<int32_t>> sequences,
+                     const HiddenCallback& on_hidden) const;
 
   struct Impl;
   const std::shared_ptr<Impl>& impl() const { return impl_; }

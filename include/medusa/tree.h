@@ -36,21 +36,24 @@ class Tree {
   std::span<const int> parents() const { return parents_; }  // (size), -1 for the root
   std::span<const int> depths() const { return depths_; }    // (size)
   std::span<const int> ranks() const { return ranks_; }      // (size), -1 for the root
-  /// Children of `node` are consecutive: first_child(node) .. first_child(node) + num_children(node).
+  /// Children of `node` are consecutive: first_child(node) .. first_child(node) +
+  /// num_children(node).
   int first_child(int node) const { return first_child_[node]; }
   int num_children(int node) const { return num_children_[node]; }
 
   const std::vector<std::vector<int>>& paths() const { return paths_; }  // sorted, root left out
 
   /// The buffers of the reference implementation (generate_medusa_buffers), for comparison.
-  std::vector<int> tree_indices(int top_k) const;            // (size)
-  std::vector<std::vector<int>> attention_mask() const;      // (size, size) of 0 and 1
-  std::vector<std::vector<int>> retrieve_indices() const;    // (leaves, depth + 1), padded by -1
+  std::vector<int> tree_indices(int top_k) const;          // (size)
+  std::vector<std::vector<int>> attention_mask() const;    // (size, size) of 0 and 1
+  std::vector<std::vector<int>> retrieve_indices() const;  // (leaves, depth + 1), padded by -1
 
  private:
-  Tree() = default;
+  Tree() = default;  // the root alone
+  void add_child(int parent, int rank);
+
   std::vector<std::vector<int>> paths_;
-  std::vector<int> parents_, depths_, ranks_, first_child_, num_children_;
+  std::vector<int> parents_{-1}, depths_{0}, ranks_{-1}, first_child_{0}, num_children_{0};
   int depth_ = 0;
   int max_rank_ = -1;
 };

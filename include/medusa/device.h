@@ -1,0 +1,11 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace medusa {
+
+/// Names of the instruction sets this machine can run, best first; MEDUSA_CPU_ISA takes one.
+std::vector<std::string> cpu_isas();
+
+}  // namespace medusa
