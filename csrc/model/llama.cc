@@ -1,0 +1,118 @@
+#include "model/llama.h"
+
+#include <cmath>
+
+#include "backend/ops.h"
+#include "base/check.h"
+#include "model/load.h"
+
+namespace medusa {
+
+Llama::Llama(Backend& backend, const ModelConfig& config, const TensorMap& tensors)
+    : config_(config) {
+  const int64_t vocab = config.vocab_size, hidden = config.hidden_size;
+  const TensorReader reader(tensors);
+  embedding_ = reader.matrix(backend, "model.embed_tokens.weight", vocab, hidden);
+  if (!config.tie_word_embeddings) {
+    lm_head_ = reader.matrix(backend, "lm_head.weight", vocab, hidden);
+  }
+  final_norm_ = reader.vector("model.norm.weight", hidden);
+  for (int i = 0; i < config.num_hidden_layers; ++i) {
+    layers_.push_back(load_layer(backend, tensors, i));
+  }
+}
+
+Llama::Layer Llama::load_layer(Backend& backend, const TensorMap& tensors, int index) const {
+  const int64_t hidden = config_.hidden_size, intermediate = config_.intermediate_size;
+  const int64_t q_dim = int64_t{config_.num_attention_heads} * config_.head_dim;
+  const int64_t kv_dim = int64_t{config_.num_key_value_heads} * config_.head_dim;
+  const std::string prefix = text("model.layers.", index, ".");
+  const std::string attn = prefix + "self_attn.";
+  const std::string mlp = prefix + "mlp.";
+  const TensorReader reader(tensors);
+
+  Layer layer;
+  layer.input_norm = reader.vector(prefix + "input_layernorm.weight", hidden);
+  layer.post_attention_norm = reader.vector(prefix + "post_attention_layernorm.weight", hidden);
+  layer.q_norm = reader.optional_vector(attn + "q_norm.weight", config_.head_dim);
+  layer.k_norm = reader.optional_vector(attn + "k_norm.weight", config_.head_dim);
+  check<ModelFormatError>(layer.q_norm.empty() == layer.k_norm.empty(), attn,
+                          "q_norm.weight and k_norm.weight: expected both or neither");
+  layer.qkv = reader.packed(backend, {attn + "q_proj", attn + "k_proj", attn + "v_proj"},
+                            {q_dim, kv_dim, kv_dim}, hidden, Pack::concatenate);
+  layer.o = reader.packed(backend, {attn + "o_proj"}, {hidden}, q_dim, Pack::concatenate);
+  layer.gate_up = reader.packed(backend, {mlp + "gate_proj", mlp + "up_proj"},
+                                {intermediate, intermediate}, hidden, Pack::interleave);
+  layer.down =
+      reader.packed(backend, {mlp + "down_proj"}, {hidden}, intermediate, Pack::concatenate);
+  return layer;
+}
+
+void Llama::forward(Backend& backend, const RowBatch& batch, const KvLayout& cache,
+                    const Rope& rope, Workspace& ws) const {
+  const int64_t rows = batch.num_rows();
+  const float eps = config_.rms_norm_eps;
+  ops::embed(backend, ws.residual(rows), embedding_, batch.tokens);
+  for (int i = 0; i < config_.num_hidden_layers; ++i) {
+    const Layer& layer = layers_[i];
+    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.input_norm, eps);
+    attention(backend, layer, i, batch, cache, rope, ws);
+    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.post_attention_norm, eps);
+    mlp(backend, layer, rows, ws);
+  }
+  ops::rms_norm(backend, ws.hidden(rows), ws.residual(rows), final_norm_, eps);
+}
+
+void Llama::attention(Backend& backend, const Layer& layer, int index, const RowBatch& batch,
+                      const KvLayout& cache, const Rope& rope, Workspace& ws) const {
+  const int64_t rows = batch.num_rows();
+  const bool norm = !layer.q_norm.empty();
+  const QkvSplit split{.q = ws.q(rows),
+                       .keys = ws.keys(index, rows),
+                       .values = ws.values(index, rows),
+                       .q_norm = norm ? layer.q_norm.data() : nullptr,
+                       .k_norm = norm ? layer.k_norm.data() : nullptr,
+                       .norm_eps = config_.rms_norm_eps,
+                       .num_heads = config_.num_attention_heads,
+                       .num_kv_heads = config_.num_key_value_heads,
+                       .head_dim = config_.head_dim};
+  const AttentionInputs inputs{.q = split.q,
+                               .keys = split.keys,
+                               .values = split.values,
+                               .cache = &cache,
+                               .layer = index,
+                               .num_heads = config_.num_attention_heads,
+                               .sliding_window = config_.sliding_window,
+                               .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim))};
+  ops::linear(backend, ws.qkv(rows), ws.normed(rows), layer.qkv, Epilogue::store);
+  ops::rope(backend, split, ws.qkv(rows), batch.positions, rope);
+  ops::tree_attention(backend, ws.attended(rows), inputs, batch);
+  ops::linear(backend, ws.residual(rows), ws.attended(rows), layer.o, Epilogue::add);
+}
+
+void Llama::mlp(Backend& backend, const Layer& layer, int64_t rows, Workspace& ws) const {
+  ops::linear(backend, ws.mlp(rows), ws.normed(rows), layer.gate_up, Epilogue::silu_mul);
+  ops::linear(backend, ws.residual(rows), ws.mlp(rows), layer.down, Epilogue::add);
+}
+
+void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
+                   Workspace& ws) const {
+  const auto count = static_cast<int64_t>(rows.size());
+  const Tensor picked = ws.picked(count);
+  ops::gather_rows(backend, picked, ws.hidden(batch_rows), rows);
+  ops::linear(backend, ws.logits(count), picked, lm_head(), Epilogue::store);
+}
+
+size_t Llama::step_bytes() const {
+  size_t total = lm_head().bytes();
+  for (const Layer& layer : layers_) {
+    total += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+  }
+  return total;
+}
+
+size_t Llama::weight_bytes() const {
+  return step_bytes() + (config_.tie_word_embeddings ? 0 : embedding_.bytes());
+}
+
+}  // namespace medusa

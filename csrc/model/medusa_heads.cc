@@ -1,0 +1,154 @@
+#include "model/medusa_heads.h"
+
+#include <algorithm>
+
+#include "backend/ops.h"
+#include "base/check.h"
+#include "model/load.h"
+
+namespace medusa {
+
+HeadsWorkspace::HeadsWorkspace(Backend& backend, int64_t max_rows, int num_heads, int64_t hidden,
+                               int64_t draft_vocab, int top_k)
+    : max_rows_(max_rows) {
+  const auto make = [&](DType dtype, int64_t cols) {
+    Tensor tensor{nullptr, dtype, num_heads * max_rows, cols};
+    buffers_.push_back(backend.allocate(std::max<size_t>(tensor.bytes(), 64)));
+    tensor.data = buffers_.back().data();
+    return tensor;
+  };
+  state_ = make(backend.compute_dtype(), hidden);
+  next_ = make(backend.compute_dtype(), hidden);
+  logits_ = make(DType::f32, draft_vocab);
+  values_ = make(DType::f32, top_k);
+  ids_ = make(DType::i32, top_k);
+}
+
+size_t HeadsWorkspace::bytes() const {
+  size_t total = 0;
+  for (const Buffer& buffer : buffers_) total += buffer.bytes();
+  return total;
+}
+
+std::vector<float> unpack_rows(Backend& backend, const Weight& weight,
+                               std::span<const int32_t> ids) {
+  std::vector<float> rows(ids.size() * weight.in_features);
+  const Tensor out{rows.data(), DType::f32, static_cast<int64_t>(ids.size()), weight.in_features};
+  ops::embed(backend, out, weight, ids);
+  return rows;
+}
+
+MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source)
+    : lm_head_(&llama.lm_head()), token_map_(source.token_map) {
+  check<ModelFormatError>(!source.residual.empty() && !source.residual[0].empty(),
+                          "heads: expected at least one head with one layer, found none");
+  check_token_map(llama.config().vocab_size);
+  load_residual(backend, source, llama.config().hidden_size);
+  load_projection(backend, llama, source);
+}
+
+void MedusaHeads::check_token_map(int vocab_size) const {
+  std::vector<bool> seen(vocab_size);
+  for (const int32_t token : token_map_) {
+    check<ModelFormatError>(token >= 0 && token < vocab_size && !seen[token],
+                            "token_map: expected distinct ids below ", vocab_size, ", found ",
+                            token);
+    seen[token] = true;
+  }
+}
+
+void MedusaHeads::load_residual(Backend& backend, const Heads::Source& source, int64_t hidden) {
+  const size_t num_layers = source.residual[0].size();
+  for (size_t head = 0; head < source.residual.size(); ++head) {
+    check<ModelFormatError>(source.residual[head].size() == num_layers, "head ", head,
+                            ": expected ", num_layers, " layers, found ",
+                            source.residual[head].size());
+    auto& layers = residual_.emplace_back();
+    for (size_t layer = 0; layer < num_layers; ++layer) {
+      const Heads::Layer& from = source.residual[head][layer];
+      const std::string name = text(head, ".", layer, ".linear");
+      const std::vector<int64_t> square{hidden, hidden}, flat{hidden};
+      check<ModelFormatError>(from.weight.shape == square, name, ".weight: expected shape ",
+                              shape_text(square), ", found ", shape_text(from.weight.shape));
+      check<ModelFormatError>(!from.bias || from.bias->shape == flat, name,
+                              ".bias: expected shape ", shape_text(flat));
+      WeightSource packed{.parts = {&from.weight}, .name = name.c_str()};
+      if (from.bias) packed.biases = {&*from.bias};
+      layers.push_back(backend.prepare_weight(packed));
+    }
+  }
+}
+
+void MedusaHeads::load_projection(Backend& backend, const Llama& llama,
+                                  const Heads::Source& source) {
+  const int64_t vocab = llama.config().vocab_size, hidden = llama.config().hidden_size;
+  draft_vocab_ = token_map_.empty() ? vocab : static_cast<int64_t>(token_map_.size());
+  const std::vector<int64_t> shape{draft_vocab_, hidden};
+  if (source.projection.empty()) {
+    if (token_map_.empty()) return;
+    const std::vector<float> rows = unpack_rows(backend, llama.lm_head(), token_map_);
+    const HostTensor trimmed{rows.data(), rows.size() * sizeof(float), DType::f32, shape};
+    trimmed_lm_head_ = backend.prepare_weight({.parts = {&trimmed}, .name = "lm_head.weight"});
+    return;
+  }
+  check<ModelFormatError>(source.projection.size() == residual_.size(), "heads: expected ",
+                          residual_.size(), " projections, found ", source.projection.size());
+  for (size_t head = 0; head < source.projection.size(); ++head) {
+    const std::string name = text(head, ".", num_layers(), ".weight");
+    const HostTensor& from = source.projection[head];
+    check<ModelFormatError>(from.shape == shape, name, ": expected shape ", shape_text(shape),
+                            ", found ", shape_text(from.shape));
+    projection_.push_back(backend.prepare_weight({.parts = {&from}, .name = name.c_str()}));
+  }
+}
+
+std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden, int num_heads,
+                                              HeadsWorkspace& ws) const {
+  const int64_t rows = num_heads * hidden.rows;
+  residual_blocks(backend, hidden, num_heads, ws);
+  project(backend, hidden.rows, num_heads, ws);
+  const Tensor ids = ws.ids_.slice(0, rows);
+  ops::top_k(backend, ws.values_.slice(0, rows), ids, ws.logits_.slice(0, rows));
+  const std::span<int32_t> out{ids.row<int32_t>(0), static_cast<size_t>(rows * ids.cols)};
+  if (!token_map_.empty()) {
+    for (int32_t& id : out) id = token_map_[id];
+  }
+  return out;
+}
+
+void MedusaHeads::residual_blocks(Backend& backend, Tensor hidden, int num_heads,
+                                  HeadsWorkspace& ws) const {
+  const int64_t rows = hidden.rows;
+  for (int layer = 0; layer < num_layers(); ++layer) {
+    for (int head = 0; head < num_heads; ++head) {
+      const Tensor in = layer == 0 ? hidden : ws.state_.slice(head * rows, rows);
+      ops::linear(backend, ws.next_.slice(head * rows, rows), in, residual_[head][layer],
+                  Epilogue::residual_silu);
+    }
+    std::swap(ws.state_, ws.next_);
+  }
+}
+
+void MedusaHeads::project(Backend& backend, int64_t rows, int num_heads, HeadsWorkspace& ws) const {
+  if (projection_.empty()) {
+    const int64_t all = num_heads * rows;
+    ops::linear(backend, ws.logits_.slice(0, all), ws.state_.slice(0, all), shared_projection(),
+                Epilogue::store);
+    return;
+  }
+  for (int head = 0; head < num_heads; ++head) {
+    ops::linear(backend, ws.logits_.slice(head * rows, rows), ws.state_.slice(head * rows, rows),
+                projection_[head], Epilogue::store);
+  }
+}
+
+size_t MedusaHeads::weight_bytes() const {
+  size_t total = trimmed_lm_head_.bytes();
+  for (const auto& layers : residual_) {
+    for (const Weight& weight : layers) total += weight.bytes();
+  }
+  for (const Weight& weight : projection_) total += weight.bytes();
+  return total;
+}
+
+}  // namespace medusa

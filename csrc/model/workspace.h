@@ -1,0 +1,47 @@
+#pragma once
+
+#include <vector>
+
+#include "backend/backend.h"
+#include "medusa/config.h"
+#include "tensor/buffer.h"
+#include "tensor/tensor.h"
+
+namespace medusa {
+
+/// All activations of one forward pass, allocated once for the most rows it may have. C is the
+/// compute type. Fresh keys and values of every layer stay here until they are committed.
+class Workspace {
+ public:
+  Workspace(Backend& backend, const ModelConfig& config, int max_rows, int max_logits_rows);
+
+  int max_rows() const { return max_rows_; }
+  int max_logits_rows() const { return static_cast<int>(logits_.rows); }
+  size_t bytes() const;
+
+  Tensor residual(int64_t rows) const { return residual_.slice(0, rows); }  // f32 (rows, hidden)
+  Tensor normed(int64_t rows) const { return normed_.slice(0, rows); }      // C (rows, hidden)
+  Tensor qkv(int64_t rows) const { return qkv_.slice(0, rows); }            // f32
+  Tensor q(int64_t rows) const { return q_.slice(0, rows); }                // f32
+  Tensor attended(int64_t rows) const { return attended_.slice(0, rows); }  // C
+  Tensor mlp(int64_t rows) const { return mlp_.slice(0, rows); }            // C
+  Tensor hidden(int64_t rows) const { return hidden_.slice(0, rows); }      // C, after final norm
+  Tensor picked(int64_t rows) const { return picked_.slice(0, rows); }      // C, rows of hidden
+  Tensor logits(int64_t rows) const { return logits_.slice(0, rows); }      // f32 (rows, vocab)
+
+  /// Fresh keys of one layer: C (rows, kv heads · head_dim). Layers lie max_rows apart.
+  Tensor keys(int layer, int64_t rows) const { return keys_.slice(layer * max_rows_, rows); }
+  Tensor values(int layer, int64_t rows) const { return values_.slice(layer * max_rows_, rows); }
+  /// All layers: C (layers · max_rows, kv heads · head_dim).
+  Tensor all_keys() const { return keys_; }
+  Tensor all_values() const { return values_; }
+
+ private:
+  Tensor make(Backend& backend, DType dtype, int64_t rows, int64_t cols);
+
+  int max_rows_;
+  std::vector<Buffer> buffers_;
+  Tensor residual_, normed_, qkv_, q_, attended_, mlp_, hidden_, picked_, logits_, keys_, values_;
+};
+
+}  // namespace medusa

@@ -1,0 +1,87 @@
+#include "model/medusa_heads.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "medusa/error.h"
+#include "model/model_impl.h"
+#include "tiny_model.h"
+
+namespace medusa {
+namespace {
+
+constexpr int kHeads = 3, kTopK = 5;
+
+std::vector<int32_t> guesses(const Model& model, const Heads& heads, std::vector<float> hidden,
+                             int top_k) {
+  Backend& backend = *model.impl()->backend;
+  HeadsWorkspace workspace(backend, 2, kHeads, 64, heads.draft_vocab_size(), top_k);
+  const Tensor rows{hidden.data(), DType::f32, 2, 64};
+  const auto ids = heads.impl()->heads.forward(backend, rows, kHeads, workspace);
+  return {ids.begin(), ids.end()};
+}
+
+struct Fixture {
+  testing::TinyModel tiny{11, ComputeType::float32};
+  Model model = tiny.load();
+  Heads::Source source;
+  std::vector<float> hidden;
+
+  Fixture() {
+    for (int head = 0; head < kHeads; ++head) {
+      source.residual.push_back({{tiny.random({64, 64}, 0.3f), tiny.random({64}, 0.1f)}});
+    }
+    const HostTensor states = tiny.random({2, 64}, 1.0f);
+    hidden.assign(static_cast<const float*>(states.data),
+                  static_cast<const float*>(states.data) + 128);
+  }
+};
+
+TEST(MedusaHeads, trimmed_vocabulary_keeps_the_order_of_what_it_holds) {
+  Fixture f;
+  const auto full = guesses(f.model, Heads::load(f.model, f.source), f.hidden, 64);
+  f.source.token_map = {90, 3, 17, 55, 8, 100, 0, 42};
+  const Heads trimmed_heads = Heads::load(f.model, f.source);
+  EXPECT_EQ(trimmed_heads.draft_vocab_size(), 8);
+  const auto trimmed = guesses(f.model, trimmed_heads, f.hidden, 8);
+  for (int row = 0; row < kHeads * 2; ++row) {
+    std::vector<int32_t> order;
+    for (int i = 0; i < 64; ++i) {
+      const int32_t id = full[row * 64 + i];
+      const auto& map = f.source.token_map;
+      if (std::find(map.begin(), map.end(), id) != map.end()) order.push_back(id);
+    }
+    for (size_t i = 0; i < order.size(); ++i) EXPECT_EQ(trimmed[row * 8 + i], order[i]);
+  }
+}
+
+TEST(MedusaHeads, v1_with_the_lm_head_as_projection_is_v2) {
+  Fixture f;
+  const auto v2 = guesses(f.model, Heads::load(f.model, f.source), f.hidden, kTopK);
+  f.source.projection.assign(kHeads, f.tiny.tensors().at("model.embed_tokens.weight"));
+  const Heads v1 = Heads::load(f.model, f.source);
+  EXPECT_EQ(v1.version(), 1);
+  EXPECT_EQ(guesses(f.model, v1, f.hidden, kTopK), v2);
+}
+
+TEST(MedusaHeads, refuses_heads_of_another_model) {
+  Fixture f;
+  const Heads::Source good = f.source;
+  f.source.residual[1][0].weight = f.tiny.random({32, 32}, 1.0f);
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  f.source = good;
+  f.source.residual[2].push_back(f.source.residual[2][0]);
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  f.source = good;
+  f.source.projection = {f.tiny.random({101, 64}, 1.0f)};
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  f.source = good;
+  f.source.token_map = {1, 1};
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  f.source.token_map = {101};
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+}
+
+}  // namespace
+}  // namespace medusa
