@@ -1,0 +1,240 @@
+#include "medusa/engine.h"
+
+#include <algorithm>
+#include <map>
+
+#include "backend/ops.h"
+#include "base/check.h"
+#include "decode/accept.h"
+#include "decode/draft.h"
+#include "decode/limits.h"
+#include "decode/record.h"
+#include "decode/sampler.h"
+#include "decode/scheduler.h"
+#include "decode/step_plan.h"
+#include "model/model_impl.h"
+#include "model/sequence_runner.h"
+
+namespace medusa {
+namespace {
+
+void check_tree(const Tree& tree, const std::optional<Heads>& heads) {
+  if (tree.size() == 1) return;
+  check(heads.has_value(), "tree: expected heads for a tree of ", tree.size(),
+        " nodes, found none");
+  check(tree.depth() <= heads->num_heads(), "tree: expected a depth of at most the ",
+        heads->num_heads(), " heads, found ", tree.depth());
+  check(tree.max_rank() < heads->draft_vocab_size() && tree.max_rank() < kMaxTopK,
+        "tree: expected ranks below ", std::min(heads->draft_vocab_size(), kMaxTopK), ", found ",
+        tree.max_rank());
+}
+
+}  // namespace
+
+/// Owns what one engine needs beside the model; nothing here grows inside a step.
+struct Engine::Impl {
+  Impl(const Model& the_model, std::optional<Heads> the_heads, Tree the_tree,
+       const EngineOptions& asked);
+
+  void reserve();
+  void run_step();
+  void run_heads();
+  void finish_step();
+  std::unique_ptr<Sequence> make_sequence(std::span<const int32_t> prompt,
+                                          const SamplingParams& params) const;
+  Sequence* find(int64_t request_id) const;
+
+  Backend& backend() { return *model.impl()->backend; }
+  const Llama& llama() { return model.impl()->llama; }
+  int top_k() const { return tree.max_rank() + 1; }
+
+  Model model;
+  std::optional<Heads> heads;
+  Tree tree;
+  EngineOptions options;
+  RopeTable rope;
+  Workspace workspace;
+  KvCache cache;
+  std::optional<HeadsWorkspace> heads_workspace;
+  Scheduler scheduler;
+  ExactAcceptance acceptance;
+
+  StepPlan plan;
+  RowBatch batch;
+  std::vector<int32_t> logits_rows;
+  std::vector<int32_t> head_rows;
+  std::vector<Sequence*> head_sequences;
+  std::vector<StepOutput> outputs;
+
+  std::map<int64_t, std::unique_ptr<Sequence>> sequences;
+  int64_t next_id = 0;
+};
+
+Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree the_tree,
+                   const EngineOptions& asked)
+    : model(the_model),
+      heads(std::move(the_heads)),
+      tree(std::move(the_tree)),
+      options(resolve_limits(asked, backend(), model.config(), tree)),
+      rope(model.config(), options.max_model_len + tree.depth()),
+      workspace(backend(), model.config(), options.max_num_batched_tokens,
+                options.max_num_seqs * tree.size()),
+      cache(backend(), model.config(), options.max_num_seqs,
+            static_cast<int>(options.kv_cache_memory /
+                             KvCache::page_bytes(backend(), model.config())),
+            options.max_model_len),
+      scheduler(options, tree),
+      acceptance(options.max_num_seqs) {
+  if (tree.size() > 1) {
+    heads_workspace.emplace(backend(), options.max_num_seqs, tree.depth(),
+                            model.config().hidden_size, heads->draft_vocab_size(), top_k());
+  }
+  reserve();
+}
+
+void Engine::Impl::reserve() {
+  plan.entries.resize(options.max_num_seqs);
+  for (PlanEntry& entry : plan.entries) {
+    entry.accepted_rows.reserve(options.max_num_batched_tokens);
+  }
+  batch.tokens.reserve(options.max_num_batched_tokens);
+  batch.positions.reserve(options.max_num_batched_tokens);
+  batch.parents.reserve(options.max_num_batched_tokens);
+  batch.sequences.reserve(options.max_num_seqs);
+  cache.reserve_commits(options.max_num_batched_tokens);
+  logits_rows.reserve(workspace.max_logits_rows());
+  head_rows.reserve(options.max_num_seqs);
+  head_sequences.reserve(options.max_num_seqs);
+  outputs.reserve(options.max_num_seqs);
+}
+
+void Engine::Impl::run_step() {
+  draft(plan, cache, top_k(), batch, logits_rows);
+  llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
+  llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
+  acceptance.accept(backend(), plan, batch,
+                    workspace.logits(static_cast<int64_t>(logits_rows.size())));
+  for (const PlanEntry& entry : plan) cache.append(entry.sequence->slot, entry.accepted_rows);
+  cache.commit(backend(), workspace);
+  finish_step();
+  run_heads();
+}
+
+void Engine::Impl::finish_step() {
+  for (const PlanEntry& entry : plan) {
+    if (entry.num_logits_rows == 0) continue;
+    outputs.push_back(record(entry, batch));
+    if (entry.sequence->finished()) scheduler.remove(entry.sequence, cache);
+  }
+}
+
+// The heads look at the last accepted row of every sequence that goes on.
+void Engine::Impl::run_heads() {
+  head_rows.clear();
+  head_sequences.clear();
+  for (const PlanEntry& entry : plan) {
+    Sequence& sequence = *entry.sequence;
+    sequence.has_guesses = false;
+    if (!sequence.drafts || sequence.finished() || entry.num_logits_rows == 0) continue;
+    head_rows.push_back(entry.accepted_rows.back());
+    head_sequences.push_back(&sequence);
+  }
+  if (head_rows.empty()) return;
+  const auto count = static_cast<int64_t>(head_rows.size());
+  const Tensor hidden = workspace.picked(count);
+  ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), head_rows);
+  const std::span<const int32_t> guesses =
+      heads->impl()->heads.forward(backend(), hidden, tree.depth(), *heads_workspace);
+  for (int64_t i = 0; i < count; ++i) {
+    Sequence& sequence = *head_sequences[i];
+    for (int head = 0; head < tree.depth(); ++head) {
+      const auto from = guesses.begin() + (head * count + i) * top_k();
+      std::copy_n(from, top_k(), sequence.guesses.begin() + head * top_k());
+    }
+    sequence.has_guesses = true;
+  }
+}
+
+Sequence* Engine::Impl::find(int64_t request_id) const {
+  const auto it = sequences.find(request_id);
+  return it == sequences.end() ? nullptr : it->second.get();
+}
+
+std::unique_ptr<Sequence> Engine::Impl::make_sequence(std::span<const int32_t> prompt,
+                                                      const SamplingParams& params) const {
+  auto sequence = std::make_unique<Sequence>();
+  const auto prompt_size = static_cast<int>(prompt.size());
+  sequence->params = params;
+  sequence->prompt_size = prompt_size;
+  sequence->max_size =
+      std::min(options.max_model_len - prompt_size, params.max_tokens) + prompt_size;
+  sequence->tokens.reserve(sequence->max_size);
+  sequence->tokens.assign(prompt.begin(), prompt.end());
+  sequence->drafts = params.speculative && tree.size() > 1;
+  sequence->guesses.resize(static_cast<size_t>(tree.depth()) * top_k());
+  sequence->metrics.num_prompt_tokens = prompt_size;
+  sequence->metrics.accepted_per_position.resize(tree.depth());
+  sequence->submitted = Clock::now();
+  return sequence;
+}
+
+Engine::Engine(const Model& model, std::optional<Heads> heads, Tree tree,
+               const EngineOptions& options) {
+  check_tree(tree, heads);
+  const std::lock_guard lock(model.impl()->mutex);
+  impl_ = std::make_unique<Impl>(model, std::move(heads), std::move(tree), options);
+}
+Engine::~Engine() = default;
+Engine::Engine(Engine&&) noexcept = default;
+
+int64_t Engine::submit(std::span<const int32_t> prompt, const SamplingParams& params) {
+  const ModelConfig& config = impl_->model.config();
+  check(!prompt.empty(), "prompt: expected at least one token, found none");
+  check(static_cast<int64_t>(prompt.size()) < impl_->options.max_model_len,
+        "prompt: expected fewer tokens than max_model_len = ", impl_->options.max_model_len,
+        ", found ", prompt.size());
+  check_tokens(prompt, config.vocab_size);
+  check_sampling(params, config.vocab_size);
+  auto sequence = impl_->make_sequence(prompt, params);
+  sequence->id = impl_->next_id++;
+  impl_->scheduler.enqueue(sequence.get());
+  return impl_->sequences.emplace(sequence->id, std::move(sequence)).first->first;
+}
+
+std::span<const StepOutput> Engine::step() {
+  impl_->outputs.clear();
+  impl_->scheduler.plan(impl_->cache, impl_->plan);
+  if (impl_->plan.size == 0) return {};
+  const std::lock_guard lock(impl_->model.impl()->mutex);
+  impl_->run_step();
+  return impl_->outputs;
+}
+
+void Engine::cancel(int64_t request_id) {
+  Sequence* sequence = impl_->find(request_id);
+  if (sequence == nullptr || sequence->finished()) return;
+  impl_->scheduler.remove(sequence, impl_->cache);
+  sequence->finish_reason = FinishReason::abort;
+}
+
+bool Engine::has_unfinished() const { return !impl_->scheduler.idle(); }
+
+Metrics Engine::metrics(int64_t request_id) const {
+  const Sequence* sequence = impl_->find(request_id);
+  check(sequence != nullptr, "request_id: expected a known request, found ", request_id);
+  return sequence->metrics;
+}
+
+void Engine::forget(int64_t request_id) {
+  cancel(request_id);
+  impl_->sequences.erase(request_id);
+}
+
+const EngineOptions& Engine::options() const { return impl_->options; }
+size_t Engine::kv_cache_bytes() const { return impl_->cache.bytes(); }
+size_t Engine::workspace_bytes() const {
+  const size_t heads = impl_->heads_workspace ? impl_->heads_workspace->bytes() : 0;
+  return impl_->workspace.bytes() + heads + impl_->rope.bytes();
+}
+
+}  // namespace medusa

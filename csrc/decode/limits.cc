@@ -1,0 +1,64 @@
+#include "decode/limits.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "model/kv_cache.h"
+
+namespace medusa {
+namespace {
+
+constexpr int kPrefillRows = 256;
+
+// A quarter of the machine: weights, activations and everybody else need room too.
+size_t default_cache_bytes() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
+}
+
+void check_asked(const EngineOptions& asked, const ModelConfig& config) {
+  check(asked.max_num_seqs >= 1 && asked.max_num_seqs <= 4096,
+        "max_num_seqs: expected 1 to 4096, found ", asked.max_num_seqs);
+  check(asked.max_num_batched_tokens >= 0 && asked.max_num_batched_tokens <= 1 << 20,
+        "max_num_batched_tokens: expected 0 (choose) to ", 1 << 20, ", found ",
+        asked.max_num_batched_tokens);
+  check(asked.max_model_len >= 0 && asked.max_model_len <= config.max_position_embeddings,
+        "max_model_len: expected 0 (choose) to the model's ", config.max_position_embeddings,
+        ", found ", asked.max_model_len);
+}
+
+int resolve_rows(const EngineOptions& asked, const Tree& tree) {
+  const int decode_rows = asked.max_num_seqs * tree.size();
+  if (asked.max_num_batched_tokens == 0) return std::max(kPrefillRows, decode_rows);
+  check(asked.max_num_batched_tokens >= decode_rows,
+        "max_num_batched_tokens: expected at least max_num_seqs · tree nodes = ", decode_rows,
+        ", found ", asked.max_num_batched_tokens);
+  return asked.max_num_batched_tokens;
+}
+
+}  // namespace
+
+EngineOptions resolve_limits(const EngineOptions& asked, const Backend& backend,
+                             const ModelConfig& config, const Tree& tree) {
+  check_asked(asked, config);
+  EngineOptions options = asked;
+  options.max_num_batched_tokens = resolve_rows(asked, tree);
+  const size_t page = KvCache::page_bytes(backend, config);
+  const size_t budget = asked.kv_cache_memory != 0 ? asked.kv_cache_memory : default_cache_bytes();
+  const auto pages = static_cast<int64_t>(std::min<size_t>(budget / page, 1 << 24));
+  if (asked.max_model_len == 0) {
+    options.max_model_len = static_cast<int>(
+        std::min<int64_t>(config.max_position_embeddings, std::max<int64_t>(pages, 1) * kPageSize));
+  }
+  const int64_t per_sequence = KvCache::pages_for(options.max_model_len);
+  check<OutOfMemory>(pages >= per_sequence, "kv_cache_memory: expected at least ",
+                     per_sequence * page,
+                     " bytes for one sequence of max_model_len = ", options.max_model_len,
+                     " tokens, found ", budget);
+  const int64_t useful = std::min(pages, per_sequence * options.max_num_seqs);
+  options.kv_cache_memory = static_cast<size_t>(useful) * page;
+  return options;
+}
+
+}  // namespace medusa

@@ -1,0 +1,66 @@
+#include "decode/record.h"
+
+#include <algorithm>
+
+namespace medusa {
+namespace {
+
+double seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+void append(Sequence& sequence, int32_t token) {
+  const auto& stops = sequence.params.stop_token_ids;
+  sequence.tokens.push_back(token);
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    sequence.stop_token = token;
+    sequence.finish_reason = FinishReason::stop;
+  } else if (sequence.size() == sequence.max_size) {
+    sequence.finish_reason = FinishReason::length;
+  }
+}
+
+// Drafted tokens of the accepted path: its rows but the root's.
+int append_accepted(const PlanEntry& entry, const RowBatch& batch) {
+  if (entry.is_prefill()) return 0;
+  Sequence& sequence = *entry.sequence;
+  int kept = 0;
+  for (size_t i = 1; i < entry.accepted_rows.size() && !sequence.finished(); ++i, ++kept) {
+    append(sequence, batch.tokens[entry.accepted_rows[i]]);
+  }
+  return kept;
+}
+
+void count_draft(const PlanEntry& entry, int kept) {
+  Metrics& metrics = entry.sequence->metrics;
+  ++metrics.num_steps;
+  if (entry.tree->size() == 1) return;
+  ++metrics.num_drafts;
+  metrics.num_draft_tokens += entry.tree->size() - 1;
+  metrics.num_accepted_tokens += kept;
+  for (int depth = 0; depth < kept; ++depth) ++metrics.accepted_per_position[depth];
+}
+
+void count_time(Sequence& sequence) {
+  sequence.last_token = Clock::now();
+  if (sequence.metrics.num_generated_tokens == 0) sequence.first_token = sequence.last_token;
+  Metrics& metrics = sequence.metrics;
+  metrics.num_generated_tokens = sequence.size() - sequence.prompt_size;
+  metrics.time_to_first_token = seconds(sequence.submitted, sequence.first_token);
+  metrics.decode_time = seconds(sequence.first_token, sequence.last_token);
+}
+
+}  // namespace
+
+StepOutput record(const PlanEntry& entry, const RowBatch& batch) {
+  Sequence& sequence = *entry.sequence;
+  const int before = sequence.size();
+  const int kept = append_accepted(entry, batch);
+  if (!sequence.finished()) append(sequence, entry.next_root);
+  if (!entry.is_prefill()) count_draft(entry, kept);
+  count_time(sequence);
+  return {sequence.id, std::span(sequence.tokens).subspan(before), sequence.finish_reason,
+          sequence.stop_token};
+}
+
+}  // namespace medusa

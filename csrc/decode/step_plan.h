@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "medusa/engine.h"
+#include "medusa/sampling.h"
+#include "medusa/tree.h"
+
+namespace medusa {
+
+using Clock = std::chrono::steady_clock;
+
+/// One request from submit to forget.
+struct Sequence {
+  int64_t id = 0;
+  SamplingParams params;
+  std::vector<int32_t> tokens;  // prompt, then answer; never grows beyond its reserve
+  int prompt_size = 0;
+  int max_size = 0;              // of tokens
+  int slot = -1;                 // of the cache; -1: waiting or finished
+  bool drafts = false;           // heads run for it
+  bool has_guesses = false;      // guesses belong to the present root
+  std::vector<int32_t> guesses;  // (tree depth, top_k) of the heads
+  FinishReason finish_reason = FinishReason::none;
+  int32_t stop_token = -1;
+  Metrics metrics;
+  Clock::time_point submitted, first_token, last_token;
+
+  bool finished() const { return finish_reason != FinishReason::none; }
+  int size() const { return static_cast<int>(tokens.size()); }
+};
+
+/// A sequence's share of one forward pass.
+struct PlanEntry {
+  Sequence* sequence = nullptr;
+  const Tree* tree = nullptr;  // null: a chunk of the prompt
+  int committed = 0;           // positions in the cache before the step
+  int first_row = 0;
+  int num_rows = 0;
+  int first_logits_row = 0;
+  int num_logits_rows = 0;  // 0: the prompt goes on after this chunk
+
+  // Filled by accept().
+  std::vector<int32_t> accepted_rows;  // of the batch, in order of position
+  int32_t next_root = -1;
+
+  bool is_prefill() const { return tree == nullptr; }
+};
+
+/// Everything one forward pass computes. Entries beyond `size` are spare capacity.
+struct StepPlan {
+  std::vector<PlanEntry> entries;
+  int size = 0;
+
+  void clear() { size = 0; }
+  PlanEntry& add() {
+    PlanEntry& entry = entries[size++];
+    entry.accepted_rows.clear();
+    entry.next_root = -1;
+    return entry;
+  }
+  PlanEntry* begin() { return entries.data(); }
+  PlanEntry* end() { return entries.data() + size; }
+};
+
+}  // namespace medusa
