@@ -1,0 +1,19 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "medusa/model.h"
+
+namespace medusa {
+
+void register_errors(pybind11::module_& module);
+void register_model(pybind11::module_& module);
+void register_tree(pybind11::module_& module);
+void register_engine(pybind11::module_& module);
+
+/// A (buffer, dtype name, shape) triple as a view; the buffer must be C-contiguous and outlive it.
+HostTensor to_host_tensor(const pybind11::handle& triple, const std::string& name);
+
+}  // namespace medusa

@@ -1,0 +1,130 @@
+#include "medusa/engine.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "medusa/device.h"
+#include "medusa/sampling.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace medusa {
+namespace {
+
+/// A StepOutput that owns its tokens.
+struct OwnedOutput {
+  int64_t request_id;
+  std::vector<int32_t> tokens;
+  const char* finish_reason;
+  int32_t stop_token;
+};
+
+const char* reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::abort:
+      return "abort";
+    case FinishReason::none:
+      break;
+  }
+  return "none";
+}
+
+std::vector<OwnedOutput> step(Engine& engine) {
+  const py::gil_scoped_release release;
+  std::vector<OwnedOutput> owned;
+  for (const StepOutput& output : engine.step()) {
+    owned.push_back({output.request_id,
+                     {output.tokens.begin(), output.tokens.end()},
+                     reason_name(output.finish_reason),
+                     output.stop_token});
+  }
+  return owned;
+}
+
+Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
+                   int max_num_seqs, int max_num_batched_tokens, int max_model_len,
+                   size_t kv_cache_memory) {
+  const py::gil_scoped_release release;
+  return Engine(model, heads, tree,
+                {max_num_seqs, max_num_batched_tokens, max_model_len, kv_cache_memory});
+}
+
+void register_sampling(py::module_& module) {
+  const SamplingParams d{};
+  py::class_<SamplingParams>(module, "SamplingParams", "How one request is decoded.")
+      .def(py::init([](int max_tokens, float temperature, float top_p, int top_k, float min_p,
+                       uint64_t seed, std::vector<int32_t> stop_token_ids, int min_tokens,
+                       bool speculative) {
+             return SamplingParams{
+                 max_tokens, temperature, top_p, top_k, min_p, seed, std::move(stop_token_ids),
+                 min_tokens, speculative};
+           }),
+           "max_tokens"_a = d.max_tokens, "temperature"_a = d.temperature, "top_p"_a = d.top_p,
+           "top_k"_a = d.top_k, "min_p"_a = d.min_p, "seed"_a = d.seed,
+           "stop_token_ids"_a = d.stop_token_ids, "min_tokens"_a = d.min_tokens,
+           "speculative"_a = d.speculative)
+      .def_readonly("max_tokens", &SamplingParams::max_tokens)
+      .def_readonly("temperature", &SamplingParams::temperature)
+      .def_readonly("top_p", &SamplingParams::top_p)
+      .def_readonly("top_k", &SamplingParams::top_k)
+      .def_readonly("min_p", &SamplingParams::min_p)
+      .def_readonly("seed", &SamplingParams::seed)
+      .def_readonly("stop_token_ids", &SamplingParams::stop_token_ids)
+      .def_readonly("min_tokens", &SamplingParams::min_tokens)
+      .def_readonly("speculative", &SamplingParams::speculative);
+}
+
+void register_values(py::module_& module) {
+  py::class_<OwnedOutput>(module, "StepOutput", "What one step added to one request.")
+      .def_readonly("request_id", &OwnedOutput::request_id)
+      .def_readonly("tokens", &OwnedOutput::tokens)
+      .def_readonly("finish_reason", &OwnedOutput::finish_reason)
+      .def_readonly("stop_token", &OwnedOutput::stop_token);
+  py::class_<EngineOptions>(module, "EngineOptions", "Limits of an Engine, all resolved.")
+      .def_readonly("max_num_seqs", &EngineOptions::max_num_seqs)
+      .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
+      .def_readonly("max_model_len", &EngineOptions::max_model_len)
+      .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory);
+  py::class_<Metrics>(module, "Metrics", "Counters of one request.")
+      .def_readonly("num_prompt_tokens", &Metrics::num_prompt_tokens)
+      .def_readonly("num_generated_tokens", &Metrics::num_generated_tokens)
+      .def_readonly("num_steps", &Metrics::num_steps)
+      .def_readonly("num_drafts", &Metrics::num_drafts)
+      .def_readonly("num_draft_tokens", &Metrics::num_draft_tokens)
+      .def_readonly("num_accepted_tokens", &Metrics::num_accepted_tokens)
+      .def_readonly("accepted_per_position", &Metrics::accepted_per_position)
+      .def_readonly("time_to_first_token", &Metrics::time_to_first_token)
+      .def_readonly("decode_time", &Metrics::decode_time);
+}
+
+}  // namespace
+
+void register_engine(py::module_& module) {
+  register_sampling(module);
+  register_values(module);
+  py::class_<Engine>(module, "Engine", "Decodes requests; one caller at a time.")
+      .def(py::init(&make_engine), "model"_a, "heads"_a, "tree"_a, "max_num_seqs"_a = 8,
+           "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0)
+      .def(
+          "submit",
+          [](Engine& engine, const std::vector<int32_t>& tokens, const SamplingParams& sampling) {
+            return engine.submit(tokens, sampling);
+          },
+          "tokens"_a, "sampling"_a)
+      .def("step", &step)
+      .def("cancel", &Engine::cancel, "request_id"_a)
+      .def("has_unfinished", &Engine::has_unfinished)
+      .def("metrics", &Engine::metrics, "request_id"_a)
+      .def("forget", &Engine::forget, "request_id"_a)
+      .def_property_readonly("options", &Engine::options)
+      .def_property_readonly("kv_cache_bytes", &Engine::kv_cache_bytes)
+      .def_property_readonly("workspace_bytes", &Engine::workspace_bytes);
+  module.def("cpu_isas", &cpu_isas, "Instruction sets this machine runs, best first.");
+}
+
+}  // namespace medusa

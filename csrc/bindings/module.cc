@@ -1,0 +1,9 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "Compiled core of medusa_native: models, heads, trees and the decoding engine.";
+  medusa::register_errors(module);
+  medusa::register_model(module);
+  medusa::register_tree(module);
+  medusa::register_engine(module);
+}
