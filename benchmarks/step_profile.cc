@@ -1,0 +1,181 @@
+// Where a forward pass spends its time: every verb of the back end, for several row counts, on a
+// random model of SmolLM2-135M's shapes. usage: step_profile [context] [threads]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "model/kv_cache.h"
+#include "model/llama.h"
+#include "model/rope_table.h"
+#include "model/workspace.h"
+
+namespace medusa {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Passes every verb on and adds up the time it takes.
+class ProfilingBackend : public Backend {
+ public:
+  explicit ProfilingBackend(std::shared_ptr<Backend> inner) : inner_(std::move(inner)) {}
+  std::map<std::string, double> seconds;
+
+  std::string name() const override { return inner_->name(); }
+  int num_threads() const override { return inner_->num_threads(); }
+  DType compute_dtype() const override { return inner_->compute_dtype(); }
+  Buffer allocate(size_t bytes) override { return inner_->allocate(bytes); }
+  Weight prepare_weight(const WeightSource& source) override {
+    return inner_->prepare_weight(source);
+  }
+  void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
+    timed("embed", [&] { inner_->embed(out, table, ids); });
+  }
+  void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
+    timed("rms_norm", [&] { inner_->rms_norm(out, x, weight, eps); });
+  }
+  void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
+    const std::string shape =
+        std::to_string(weight.in_features) + "x" + std::to_string(weight.out_features);
+    timed("linear " + shape, [&] { inner_->linear(out, x, weight, epilogue); });
+  }
+  void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
+            const Rope& table) override {
+    timed("rope", [&] { inner_->rope(split, qkv, positions, table); });
+  }
+  void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
+    timed("tree_attention", [&] { inner_->tree_attention(out, in, batch); });
+  }
+  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
+    timed("gather_rows", [&] { inner_->gather_rows(out, x, rows); });
+  }
+  void top_k(Tensor values, Tensor ids, Tensor logits) override {
+    timed("top_k", [&] { inner_->top_k(values, ids, logits); });
+  }
+  void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
+    timed("sample", [&] { inner_->sample(ids, logits, rows); });
+  }
+  void commit(const KvLayout& cache, Tensor keys, Tensor values,
+              std::span<const CommitRow> rows) override {
+    timed("commit", [&] { inner_->commit(cache, keys, values, rows); });
+  }
+
+ private:
+  template <class Verb>
+  void timed(const std::string& verb, const Verb& run) {
+    const auto start = Clock::now();
+    run();
+    seconds[verb] += std::chrono::duration<double>(Clock::now() - start).count();
+  }
+  std::shared_ptr<Backend> inner_;
+};
+
+ModelConfig smollm2() {
+  ModelConfig config;
+  config.vocab_size = 49152;
+  config.hidden_size = 576;
+  config.intermediate_size = 1536;
+  config.num_hidden_layers = 30;
+  config.num_attention_heads = 9;
+  config.num_key_value_heads = 3;
+  config.head_dim = 64;
+  config.max_position_embeddings = 8192;
+  config.tie_word_embeddings = true;
+  return config;
+}
+
+/// Random bf16 weights; all layers view the same memory, and each is packed for itself.
+struct RandomWeights {
+  std::vector<uint16_t> values;
+  TensorMap tensors;
+
+  explicit RandomWeights(const ModelConfig& c) : values(size_t(c.vocab_size) * c.hidden_size) {
+    std::mt19937 random(1);
+    for (uint16_t& value : values) {
+      value = static_cast<uint16_t>(0x3c00 + random() % 128 + (random() % 2 << 15));
+    }
+    const int64_t d = c.hidden_size, inner = c.intermediate_size, kv = 64 * c.num_key_value_heads;
+    add("model.embed_tokens.weight", {c.vocab_size, d});
+    add("model.norm.weight", {d});
+    for (int i = 0; i < c.num_hidden_layers; ++i) {
+      const std::string layer = "model.layers." + std::to_string(i) + ".";
+      add(layer + "input_layernorm.weight", {d});
+      add(layer + "post_attention_layernorm.weight", {d});
+      add(layer + "self_attn.q_proj.weight", {d, d});
+      add(layer + "self_attn.k_proj.weight", {kv, d});
+      add(layer + "self_attn.v_proj.weight", {kv, d});
+      add(layer + "self_attn.o_proj.weight", {d, d});
+      add(layer + "mlp.gate_proj.weight", {inner, d});
+      add(layer + "mlp.up_proj.weight", {inner, d});
+      add(layer + "mlp.down_proj.weight", {d, inner});
+    }
+  }
+  void add(const std::string& name, const std::vector<int64_t>& shape) {
+    size_t count = 1;
+    for (const int64_t extent : shape) count *= static_cast<size_t>(extent);
+    tensors[name] = {values.data(), count * 2, DType::bf16, shape};
+  }
+};
+
+/// A root at `context` with `rows` - 1 nodes below it, a quarter of them at depth 1.
+RowBatch tree_batch(int rows, int context, const int32_t* pages) {
+  RowBatch batch;
+  for (int row = 0; row < rows; ++row) {
+    const int parent = row == 0 ? -1 : (row - 1) / 4;
+    batch.tokens.push_back(row);
+    batch.parents.push_back(parent);
+    batch.positions.push_back(row == 0 ? context : batch.positions[parent] + 1);
+  }
+  batch.sequences = {{0, rows, context, pages, rows == 1}};
+  return batch;
+}
+
+void profile(ProfilingBackend& backend, const Llama& llama, int rows, int context) {
+  Workspace workspace(backend, llama.config(), rows, rows);
+  KvCache cache(backend, llama.config(), 1, KvCache::pages_for(context), context);
+  cache.reserve(0, context);
+  const RopeTable rope(llama.config(), context + 64);
+  const RowBatch batch = tree_batch(rows, context, cache.pages(0));
+  std::vector<int32_t> all(rows), drawn(1);
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<SampleRow> draw(1);
+  std::vector<double> times;
+  std::map<std::string, std::vector<double>> by_verb;
+  for (int i = 0; i < 25; ++i) {
+    backend.seconds.clear();
+    const auto start = Clock::now();
+    llama.forward(backend, batch, cache.layout(), rope.view(), workspace);
+    llama.logits(backend, all, rows, workspace);
+    backend.sample(drawn, workspace.logits(rows), draw);
+    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    for (const auto& [verb, seconds] : backend.seconds) by_verb[verb].push_back(seconds);
+  }
+  const auto median = [](std::vector<double>& v) {
+    std::sort(v.begin(), v.end());
+    return v[v.size() / 2] * 1e3;
+  };
+  std::printf("rows %3d: %7.3f ms", rows, median(times));
+  for (auto& [verb, seconds] : by_verb) std::printf(" | %s %.3f", verb.c_str(), median(seconds));
+  std::printf("\n");
+}
+
+}  // namespace
+}  // namespace medusa
+
+int main(int argc, char** argv) {
+  using namespace medusa;
+  const int context = argc > 1 ? std::atoi(argv[1]) : 200;
+  const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
+  ProfilingBackend backend(make_cpu_backend(ComputeType::bfloat16, threads));
+  const ModelConfig config = smollm2();
+  const RandomWeights weights(config);
+  const Llama llama(backend, config, weights.tensors);
+  std::printf("%s, context %d, %.1f MB a step; medians of 25, milliseconds\n",
+              backend.name().c_str(), context, llama.step_bytes() / 1e6);
+  for (const int rows : {1, 4, 8, 12, 16, 24, 32, 48, 64}) profile(backend, llama, rows, context);
+}
