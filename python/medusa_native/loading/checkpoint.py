@@ -10,11 +10,13 @@ from medusa_native.errors import InvalidArgument, ModelFormatError
 from medusa_native.loading.gguf import load_gguf
 from medusa_native.loading.gguf_file import is_gguf
 from medusa_native.loading.hf import load_folder
+from medusa_native.loading.hf_tokenizer import hf_tokenizer
 
 if TYPE_CHECKING:
     import os
 
     from medusa_native.loading.tensors import Checkpoint
+    from medusa_native.tokenizer import Tokenizer
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _TEXT_FILES = ["*.json", "*.jinja", "tokenizer.model"]
@@ -43,6 +45,20 @@ def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
             f"tokenizer's {checkpoint.tokenizer.vocab_size} ids, found {vocab_size}"
         )
     return checkpoint
+
+
+def load_tokenizer(model: str | os.PathLike[str]) -> Tokenizer:
+    """Read a model's tokenizer alone; a folder needs no weights for that.
+
+    Raises
+    ------
+    InvalidArgument
+        Nothing is there, and it is not a hub id that can be reached.
+    ModelFormatError
+        The files are damaged or of a kind that is not supported.
+    """
+    path = resolve(model, ())
+    return hf_tokenizer(path) if path.is_dir() else _load(path).tokenizer
 
 
 def _load(path: Path) -> Checkpoint:

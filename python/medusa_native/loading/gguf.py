@@ -72,15 +72,22 @@ def load_gguf(path: Path) -> Checkpoint:
 
 def _config(fields: Fields, tensors: dict[str, HostTensor]) -> dict[str, Any]:
     arch = fields.get_str("general.architecture")
-    if arch not in _INTERLEAVED:
-        raise ModelFormatError(
-            f"{fields.path}: unknown architecture '{arch}': "
-            f"supported GGUF architectures are {', '.join(_INTERLEAVED)}"
-        )
-    if fields.get_int(f"{arch}.expert_count", 0, low=0) > 0:
-        raise ModelFormatError(f"{fields.path}: mixture-of-experts models are not supported")
+    _require_supported(fields, arch)
     config = {"architecture": arch, "rope_interleaved": _INTERLEAVED[arch]}
     return config | _sizes(fields, arch, tensors) | _rope(fields, arch)
+
+
+def _require_supported(fields: Fields, arch: str) -> None:
+    problem = None
+    if arch not in _INTERLEAVED:
+        supported = ", ".join(_INTERLEAVED)
+        problem = f"unknown architecture '{arch}': supported GGUF architectures are {supported}"
+    elif fields.get_int(f"{arch}.expert_count", 0, low=0) > 0:
+        problem = "mixture-of-experts models are not supported"
+    elif fields.get_int("split.count", 1) > 1:
+        problem = "one part of several: join them first with llama-gguf-split --merge"
+    if problem is not None:
+        raise ModelFormatError(f"{fields.path}: {problem}")
 
 
 def _sizes(fields: Fields, arch: str, tensors: dict[str, HostTensor]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ backbone's (V2), heads of which some have one are damaged.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,7 @@ def load_heads(
     config = dict(read_json(folder / "config.json").values) if _has_config(folder) else {}
     shared = config.get("model_type") == "medusa" and config.get("original_lm_head") is True
     tensors = sort_tensors(path, _read(path), shared)
+    _compare(path, config, tensors)
     residual = _residual(path, tensors, hidden_size)
     token_map = _token_map(path, tensors.token_map, vocab_size)
     rows = vocab_size if token_map is None else token_map.size
@@ -130,6 +132,18 @@ def _read(path: Path) -> dict[str, HostTensor]:
     if path.suffix in (".pt", ".bin", ".pth"):
         return read_torch(path, is_head_tensor)
     return read_safetensors(path, is_head_tensor)
+
+
+def _compare(path: Path, config: dict[str, Any], tensors: HeadTensors) -> None:
+    """Warn where config.json and the tensors disagree. The tensors are right."""
+    counts = {"medusa_num_heads": tensors.num_heads, "medusa_num_layers": tensors.num_layers}
+    for key, found in counts.items():
+        if config.get(key, found) != found:
+            warnings.warn(
+                f"{path}: config.json says {key} {config[key]!r}; the tensors hold {found}, which "
+                "is what counts",
+                stacklevel=3,
+            )
 
 
 def _residual(path: Path, tensors: HeadTensors, hidden: int) -> list[list[Layer]]:

@@ -76,99 +76,97 @@ def sort_tensors(path: Path, tensors: dict[str, HostTensor], shared: bool) -> He
         Name in the file to tensor.
     shared
         Whether one projection serves all heads (vLLM's `original_lm_head`).
+
+    Raises
+    ------
+    ModelFormatError
+        A tensor is missing, claimed twice, or stands after the wrong layer.
     """
-    result = HeadTensors()
-    depths: dict[int, tuple[int, str]] = {}
+    sorter = _Sorter(path, shared)
     for name, tensor in tensors.items():
-        _assign(path, result, depths, name, tensor, shared)
-    _count(path, result)
-    if shared and 0 in result.projection:
-        for head in range(1, result.num_heads):
+        sorter.take(name, tensor)
+    return sorter.finish()
+
+
+class _Sorter:
+    """Collects tensors by role; `finish` holds them against each other."""
+
+    def __init__(self, path: Path, shared: bool) -> None:
+        self._path = path
+        self._shared = shared
+        self._result = HeadTensors()
+        self._depths: dict[str, int] = {}  # projection's name -> layers it stands after
+
+    def take(self, name: str, tensor: HostTensor) -> None:
+        stem = _strip(name)
+        if stem.endswith("_scale"):
+            raise self._fail(f"'{name}': heads in F32, F16 or BF16 expected, found scaled FP8")
+        for pattern in _RESIDUAL:
+            if match := pattern.fullmatch(stem):
+                self._put(match[3], int(match[1]), int(match[2]), name, tensor)
+        if match := _NUMBERED_PROJECTION.fullmatch(stem):
+            self._put("projection", int(match[1]), 0, name, tensor)
+            self._depths[name] = int(match[2])
+        if match := _NAMED_PROJECTION.fullmatch(stem):
+            self._put("projection", int(match[1] or match[2]), 0, name, tensor)
+        if stem == "lm_head.weight" and self._shared:
+            self._put("projection", 0, 0, name, tensor)
+        if stem == "token_map":
+            self._result.token_map = tensor
+
+    def finish(self) -> HeadTensors:
+        self._count()
+        if self._shared:
+            self._share()
+        self._require_projections()
+        return self._result
+
+    def _fail(self, problem: str) -> ModelFormatError:
+        return ModelFormatError(f"{self._path}: tensor {problem}")
+
+    def _put(self, role: str, head: int, layer: int, name: str, tensor: HostTensor) -> None:
+        other = self._result.names.setdefault((role, head, layer), name)
+        if other != name:
+            raise self._fail(f"'{name}' and tensor '{other}' claim the same place")
+        if role == "projection":
+            self._result.projection[head] = tensor
+        else:
+            group = self._result.weight if role == "weight" else self._result.bias
+            group[head, layer] = tensor
+
+    def _count(self) -> None:
+        """Take the counts from the keys, and require a weight at every place."""
+        result = self._result
+        blocks = [*result.weight, *result.bias]
+        if not result.weight:
+            raise self._fail("'0.0.linear.weight' or alike expected (Medusa heads), found none")
+        result.num_heads = 1 + max(*(head for head, _ in blocks), *result.projection, 0)
+        result.num_layers = 1 + max(layer for _, layer in blocks)
+        for head in range(result.num_heads):
+            for layer in range(result.num_layers):
+                if (head, layer) not in result.weight:
+                    raise self._fail(
+                        f"'{head}.{layer}.linear.weight' expected ({result.num_heads} heads of "
+                        f"{result.num_layers} layers), found none"
+                    )
+
+    def _share(self) -> None:
+        result = self._result
+        for head in range(1, result.num_heads if 0 in result.projection else 0):
             result.projection.setdefault(head, result.projection[0])
             result.names.setdefault(("projection", head, 0), result.names["projection", 0, 0])
-    _require_projections(path, result, depths)
-    return result
 
-
-def _assign(
-    path: Path,
-    result: HeadTensors,
-    depths: dict[int, tuple[int, str]],
-    name: str,
-    tensor: HostTensor,
-    shared: bool,
-) -> None:
-    stem = _strip(name)
-    if stem.endswith("_scale"):
-        raise ModelFormatError(
-            f"{path}: tensor '{name}': heads in F32, F16 or BF16 expected, found scaled FP8"
-        )
-    for pattern in _RESIDUAL:
-        match = pattern.fullmatch(stem)
-        if match:
-            _put(path, result, match[3], int(match[1]), int(match[2]), name, tensor)
-    numbered = _NUMBERED_PROJECTION.fullmatch(stem)
-    if numbered:
-        _put(path, result, "projection", int(numbered[1]), 0, name, tensor)
-        depths[int(numbered[1])] = int(numbered[2]), name
-    named = _NAMED_PROJECTION.fullmatch(stem)
-    if named:
-        _put(path, result, "projection", int(named[1] or named[2]), 0, name, tensor)
-    if stem == "lm_head.weight" and shared:
-        _put(path, result, "projection", 0, 0, name, tensor)
-    if stem == "token_map":
-        result.token_map = tensor
-
-
-def _put(
-    path: Path,
-    result: HeadTensors,
-    role: str,
-    head: int,
-    layer: int,
-    name: str,
-    tensor: HostTensor,
-) -> None:
-    other = result.names.setdefault((role, head, layer), name)
-    if other != name:
-        raise ModelFormatError(f"{path}: tensors '{other}' and '{name}' claim the same place")
-    if role == "projection":
-        result.projection[head] = tensor
-    else:
-        (result.weight if role == "weight" else result.bias)[head, layer] = tensor
-
-
-def _count(path: Path, result: HeadTensors) -> None:
-    if not result.weight:
-        raise ModelFormatError(
-            f"{path}: Medusa heads with tensors such as '0.0.linear.weight' expected, found none"
-        )
-    keys = [*result.weight, *result.bias, *((head, 0) for head in result.projection)]
-    result.num_heads = 1 + max(head for head, _ in keys)
-    result.num_layers = 1 + max(layer for _, layer in [*result.weight, *result.bias])
-    for head in range(result.num_heads):
-        for layer in range(result.num_layers):
-            if (head, layer) not in result.weight:
-                raise ModelFormatError(
-                    f"{path}: tensor '{head}.{layer}.linear.weight' expected "
-                    f"({result.num_heads} heads of {result.num_layers} layers), found none"
+    def _require_projections(self) -> None:
+        result = self._result
+        for name, depth in self._depths.items():
+            if depth != result.num_layers:
+                raise self._fail(
+                    f"'{name}': a projection after {result.num_layers} layers expected, "
+                    f"found one after {depth}"
                 )
-
-
-def _require_projections(
-    path: Path, result: HeadTensors, depths: dict[int, tuple[int, str]]
-) -> None:
-    for depth, name in depths.values():
-        if depth != result.num_layers:
-            raise ModelFormatError(
-                f"{path}: tensor '{name}': a projection after {result.num_layers} layers expected, "
-                f"found one after {depth}"
-            )
-    if not result.projection:
-        return
-    for head in range(result.num_heads):
-        if head not in result.projection:
-            raise ModelFormatError(
-                f"{path}: tensor '{head}.{result.num_layers}.weight' expected because other heads "
-                "have a projection, found none"
-            )
+        for head in range(result.num_heads if result.projection else 0):
+            if head not in result.projection:
+                raise self._fail(
+                    f"'{head}.{result.num_layers}.weight' expected because other heads have a "
+                    "projection, found none"
+                )

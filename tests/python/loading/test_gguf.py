@@ -142,6 +142,7 @@ def test_rope_scaling(
         ({"llama.rope.freq_base": float("nan")}, ("rope.freq_base", "nan")),
         ({"llama.rope.scaling.type": "yarn"}, ("rope.scaling.type", "'linear'", "'yarn'")),
         ({"llama.expert_count": 8}, ("mixture-of-experts",)),
+        ({"split.count": 3}, ("one part of several", "--merge")),
         ({"general.alignment": 3}, ("general.alignment", "power of two", "3")),
         ({"tokenizer.ggml.tokens": None}, ("tokenizer.ggml.tokens", "found nothing")),
         ({"tokenizer.ggml.model": "bert"}, ("tokenizer.ggml.model", "gpt2, llama", "'bert'")),

@@ -85,8 +85,7 @@ def fails(source: Path, *parts: str, hidden: int = HIDDEN, vocab: int = VOCAB) -
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families(tmp_path: Path, family: str, rows: int | None, layers: int) -> None:
     arrays = random_heads(family, layers=layers, rows=rows)
-    # Published files contradict their own configuration: names decide.
-    folder = write(tmp_path, arrays, medusa_num_heads=2, medusa_num_layers=7)
+    folder = write(tmp_path, arrays)
     heads = load_heads(folder, HIDDEN, VOCAB)
     assert (heads.num_heads, heads.num_layers) == (3, layers)
     assert heads.version == (1 if rows else 2)
@@ -101,6 +100,12 @@ def test_families(tmp_path: Path, family: str, rows: int | None, layers: int) ->
         if heads.projection is not None:
             expected = arrays[projection.format(h=h, L=layers)]
             np.testing.assert_array_equal(heads.projection[h].to_float32(), expected)
+
+
+def test_names_decide_where_the_config_disagrees(tmp_path: Path) -> None:
+    folder = write(tmp_path, random_heads(), medusa_num_heads=2, medusa_num_layers=1)
+    with pytest.warns(UserWarning, match="medusa_num_heads 2; the tensors hold 3"):
+        assert load_heads(folder, HIDDEN, VOCAB).num_heads == 3
 
 
 def test_missing_bias_is_none(tmp_path: Path) -> None:

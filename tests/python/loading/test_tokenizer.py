@@ -18,7 +18,7 @@ from tiny_files import TOKENS, write_tokenizer
 from tokenizers import pre_tokenizers
 
 from medusa_native.errors import InvalidArgument, ModelFormatError
-from medusa_native.loading import load_checkpoint
+from medusa_native.loading import load_checkpoint, load_tokenizer
 from medusa_native.loading.fields import Fields
 from medusa_native.loading.gguf_tokenizer import gguf_tokenizer
 from medusa_native.loading.hf_tokenizer import hf_tokenizer
@@ -341,6 +341,13 @@ def test_damaged_folder(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ModelFormatError, match=str(tmp_path)):
         hf_tokenizer(tmp_path)
+
+
+def test_tokenizer_alone(tmp_path: Path, gguf: Callable[..., Path]) -> None:
+    (tmp_path / "folder").mkdir()
+    write_tokenizer(tmp_path / "folder")
+    ours = load_tokenizer(tmp_path / "folder").encode("hello")
+    assert load_tokenizer(gguf()).encode("hello") == ours
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
