@@ -1,0 +1,113 @@
+"""What decoding gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Counters of one request.
+
+    A draft is one tree offered to the backbone. `num_draft_tokens` counts tree nodes without roots,
+    so that its ratio to `num_accepted_tokens` is small for any tree: the figure to compare is
+    `mean_acceptance_length`, tokens a step with the root included, as vLLM defines it.
+
+    Parameters
+    ----------
+    num_steps
+        Decode steps; prefill is not one.
+    accepted_per_position
+        ``[i]``: drafts whose node at depth i + 1 was accepted.
+    time_to_first_token, decode_time
+        Seconds from submission to the first token, and from there to the last.
+    tokens_per_second
+        After the first token; 0 where there is no second one.
+    """
+
+    num_prompt_tokens: int
+    num_generated_tokens: int
+    num_steps: int
+    mean_acceptance_length: float
+    num_drafts: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
+    accepted_per_position: list[int]
+    time_to_first_token: float
+    decode_time: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One answer.
+
+    Parameters
+    ----------
+    token_ids
+        All tokens generated, the one that ended the answer included.
+    finish_reason
+        ``"stop"``: an end token, a stop token or a stop string; ``"length"``: max_tokens or
+        max_model_len; ``"abort"``: cancelled.
+    stop_reason
+        The stop string or stop token that was met; None for the model's own end token.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """One prompt and what was made of it; `prompt` is None where ids were given."""
+
+    request_id: int
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool
+    metrics: Metrics
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain types, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text; `drafted` where heads guessed it, so that it cost no step of its own."""
+
+    text: str
+    drafted: bool
+
+
+@dataclass(frozen=True)
+class StreamChunk:
+    """What one step added to a streamed answer.
+
+    Parameters
+    ----------
+    text
+        New text: whole characters only, and nothing that may turn out to begin a stop string.
+        Texts of all chunks together are the text of the answer.
+    token_ids
+        Tokens the step accepted; those after a stop string are left out.
+    pieces
+        `text`, by origin.
+    finish_reason, stop_reason, metrics
+        Of the whole answer, on its last chunk; else None.
+    """
+
+    request_id: int
+    text: str
+    token_ids: list[int]
+    pieces: list[Piece]
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    metrics: Metrics | None = None
