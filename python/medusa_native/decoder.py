@@ -1,0 +1,279 @@
+"""The face of the package: a model, perhaps with heads, that answers prompts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from medusa_native import _core
+from medusa_native.answer import Answer
+from medusa_native.arguments import (
+    Message,
+    Prompt,
+    check_device,
+    compute_type,
+    is_conversation,
+    limit,
+    list_conversations,
+    list_params,
+    list_prompts,
+    speculative,
+    token_list,
+)
+from medusa_native.checks import check_integer
+from medusa_native.engine import load_engine
+from medusa_native.errors import InvalidArgument
+from medusa_native.outputs import RequestOutput, StreamChunk
+from medusa_native.params import SamplingParams, SpeculativeConfig
+from medusa_native.requests import Request, RequestPool
+from medusa_native.tokenizer import DetokenizeStream, Tokenizer
+
+
+class Decoder:
+    """A model that answers prompts, with or without Medusa heads.
+
+    With heads and without them the tokens are the same, greedy or sampled: heads only decide how
+    many of them one step yields.
+
+    Parameters
+    ----------
+    model
+        A GGUF file, a Hugging Face folder or a hub id.
+    heads
+        Medusa heads: a folder, a file or a hub id; ``"auto"``: those shipped for this model;
+        None: plain decoding.
+    speculative_config
+        A `SpeculativeConfig`, or a mapping of its parameters, instead of `heads`.
+    tokenizer
+        A folder or `Tokenizer`; default: the model's own.
+    device
+        ``"auto"`` or ``"cpu"``.
+    dtype
+        Compute type: ``"auto"`` (bfloat16), ``"bfloat16"`` or ``"float32"``.
+    max_model_len
+        Tokens of prompt and answer together; default: the model's, bounded by memory.
+    max_num_seqs
+        Sequences decoded at once; further ones wait.
+    max_num_batched_tokens
+        Rows of one forward pass.
+    kv_cache_memory
+        Bytes for keys and values.
+    num_threads
+        Default: as many as there are processors.
+    seed
+        Of requests that bring none: `seed` plus the index of the prompt in the call.
+
+    Raises
+    ------
+    InvalidArgument
+        For a parameter out of range, or heads or a tree that do not fit.
+    ModelFormatError
+        For a file that is not what it should be.
+    DeviceError
+        For a device this build does not have.
+    OutOfMemory
+        When `kv_cache_memory` is too small for one sequence.
+
+    Notes
+    -----
+    Threads may share a decoder: their requests are decoded together, and each call returns when
+    its own are done. Interrupting a call, or dropping a stream, cancels its requests.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        heads: str | Path | None = None,
+        *,
+        speculative_config: SpeculativeConfig | Mapping[str, Any] | None = None,
+        tokenizer: str | Path | Tokenizer | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        max_num_seqs: int = 8,
+        max_num_batched_tokens: int | None = None,
+        kv_cache_memory: int | None = None,
+        num_threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_device(device)
+        self._seed = check_integer("Decoder", "seed", seed, 0, 2**64 - 1)
+        self._loaded = load_engine(
+            model,
+            speculative(heads, speculative_config),
+            tokenizer,
+            compute_type=compute_type(dtype),
+            num_threads=limit("num_threads", num_threads),
+            max_model_len=limit("max_model_len", max_model_len),
+            max_num_seqs=limit("max_num_seqs", max_num_seqs),
+            max_num_batched_tokens=limit("max_num_batched_tokens", max_num_batched_tokens),
+            kv_cache_memory=limit("kv_cache_memory", kv_cache_memory),
+        )
+        self._pool = RequestPool(self._loaded.engine)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer in use."""
+        return self._loaded.tokenizer
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self._loaded.engine.options.max_model_len
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Complete prompts.
+
+        Parameters
+        ----------
+        prompts
+            A text, a list of texts, token ids, or a list of token ids. Texts are tokenised as they
+            stand, with BOS where the tokenizer adds it; `chat` applies the chat template.
+        sampling_params
+            For all prompts, or one for each.
+
+        Returns
+        -------
+        list of RequestOutput
+            In the order of the prompts.
+        """
+        listed = list_prompts(prompts)
+        params = list_params(sampling_params, len(listed))
+        requests = [
+            self._prepare(i, p, s) for i, (p, s) in enumerate(zip(listed, params, strict=True))
+        ]
+        return self._run(requests)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Answer one conversation, or a list of them, in the model's chat format.
+
+        A message is a mapping with ``role`` and ``content``. Always a list back.
+        """
+        listed = list_conversations(messages)
+        params = list_params(sampling_params, len(listed))
+        return self._run(
+            [
+                self._prepare_chat(i, conversation, chosen)
+                for i, (conversation, chosen) in enumerate(zip(listed, params, strict=True))
+            ]
+        )
+
+    def stream(
+        self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None
+    ) -> Generator[StreamChunk, None, None]:
+        """Yield what each step adds to one answer.
+
+        Parameters
+        ----------
+        prompt
+            A text, token ids, or the messages of a conversation.
+
+        Notes
+        -----
+        Bad arguments raise here, not at the first step. Closing or dropping the generator cancels
+        the request.
+        """
+        chosen = sampling_params or SamplingParams()
+        if is_conversation(prompt):
+            request = self._prepare_chat(0, cast("Sequence[Message]", prompt), chosen)
+        else:
+            request = self._prepare(0, cast("Prompt", prompt), chosen)
+        return self._stream(request)
+
+    def info(self) -> dict[str, Any]:
+        """Return what is running: device, types, limits, heads, tree, and memory in bytes."""
+        return self._loaded.describe()
+
+    def _prepare_chat(
+        self, index: int, conversation: Sequence[Message], params: SamplingParams
+    ) -> Request:
+        text = self.tokenizer.render_chat(conversation)
+        return self._prepare(index, text, params, add_special_tokens=False)
+
+    def _prepare(
+        self, index: int, prompt: Prompt, params: SamplingParams, *, add_special_tokens: bool = True
+    ) -> Request:
+        """Tokenise and check one prompt; nothing is queued yet."""
+        text = prompt if isinstance(prompt, str) else None
+        ids = (
+            self.tokenizer.encode(text, add_special_tokens)
+            if text is not None
+            else token_list(index, prompt)
+        )
+        self._check_prompt(index, ids)
+        end_tokens = frozenset(() if params.ignore_eos else self.tokenizer.eos_token_ids)
+        detokenizer = DetokenizeStream(self.tokenizer, params.skip_special_tokens)
+        sampling = self._core_sampling(index, params, end_tokens)
+        return Request(text, ids, sampling, Answer(detokenizer, params, end_tokens))
+
+    def _check_prompt(self, index: int, ids: list[int]) -> None:
+        vocab_size = self._loaded.vocab_size
+        if not ids:
+            raise InvalidArgument(f"prompt {index} is empty")
+        for position, token in enumerate(ids):
+            if not 0 <= token < vocab_size:
+                raise InvalidArgument(
+                    f"prompt {index}: token {token} at position {position} is out of range; the "
+                    f"vocabulary has {vocab_size} tokens"
+                )
+        if len(ids) >= self.max_model_len:
+            raise InvalidArgument(
+                f"prompt {index} has {len(ids)} tokens, which leaves no room for an answer within "
+                f"max_model_len ({self.max_model_len})"
+            )
+
+    def _core_sampling(
+        self, index: int, params: SamplingParams, end_tokens: frozenset[int]
+    ) -> _core.SamplingParams:
+        stop = set(params.stop_token_ids or ()) | end_tokens
+        if stop and max(stop) >= self._loaded.vocab_size:
+            raise InvalidArgument(
+                f"SamplingParams: stop_token_ids: {max(stop)} is out of range; the vocabulary has "
+                f"{self._loaded.vocab_size} tokens"
+            )
+        seed = (self._seed + index) % 2**64 if params.seed is None else params.seed
+        return _core.SamplingParams(
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            min_p=params.min_p,
+            seed=seed,
+            stop_token_ids=sorted(stop),
+            min_tokens=params.min_tokens,
+            speculative=params.speculative,
+        )
+
+    def _run(self, requests: list[Request]) -> list[RequestOutput]:
+        def done() -> bool:
+            return all(request.finished for request in requests)
+
+        self._pool.submit(requests)
+        try:
+            while not done():
+                self._pool.advance(done)
+        finally:
+            self._pool.cancel(requests)
+        return [request.output() for request in requests]
+
+    def _stream(self, request: Request) -> Generator[StreamChunk, None, None]:
+        chunks = request.chunks = deque[StreamChunk]()
+        self._pool.submit([request])
+        try:
+            while chunks or not request.finished:
+                if chunks:
+                    yield chunks.popleft()
+                else:
+                    self._pool.advance(request.has_news)
+        finally:
+            self._pool.cancel([request])

@@ -1,0 +1,139 @@
+"""From files to a running engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medusa_native import _core
+from medusa_native.errors import InvalidArgument
+from medusa_native.heads import open_heads
+from medusa_native.loading import Checkpoint, load_checkpoint
+from medusa_native.tokenizer import Tokenizer
+from medusa_native.trees import choose_tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from medusa_native.loading import HeadsCheckpoint, HostTensor
+    from medusa_native.params import SpeculativeConfig
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """An engine and what must be known about it. Files are no longer mapped."""
+
+    engine: _core.Engine
+    model: _core.Model
+    heads: _core.Heads | None
+    tree: _core.Tree
+    tokenizer: Tokenizer
+    model_path: Path
+    config: Mapping[str, Any]
+    weight_formats: Mapping[str, int]
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens the model knows."""
+        return int(self.config["vocab_size"])
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts for people and logs, as plain types."""
+        model, heads, options = self.model, self.heads, self.engine.options
+        return {
+            "model": str(self.model_path),
+            "config": dict(self.config),
+            "device": model.device_name,
+            "num_threads": model.num_threads,
+            "dtype": model.compute_type,
+            "weight_formats": dict(self.weight_formats),
+            "heads": None if heads is None else describe_heads(heads),
+            "tree": {"nodes": self.tree.size, "depth": self.tree.depth},
+            "limits": {
+                "max_model_len": options.max_model_len,
+                "max_num_seqs": options.max_num_seqs,
+                "max_num_batched_tokens": options.max_num_batched_tokens,
+            },
+            "memory": {
+                "weights": model.weight_bytes,
+                "heads": 0 if heads is None else heads.weight_bytes,
+                "kv_cache": self.engine.kv_cache_bytes,
+                "workspace": self.engine.workspace_bytes,
+            },
+        }
+
+
+def describe_heads(heads: _core.Heads) -> dict[str, Any]:
+    """Return facts about loaded heads, as plain types."""
+    return {
+        "version": heads.version,
+        "num_heads": heads.num_heads,
+        "num_layers": heads.num_layers,
+        "draft_vocab_size": heads.draft_vocab_size,
+    }
+
+
+def load_engine(
+    model: str | Path,
+    speculative: SpeculativeConfig | None,
+    tokenizer: str | Path | Tokenizer | None,
+    *,
+    compute_type: str,
+    num_threads: int,
+    **limits: int,
+) -> LoadedEngine:
+    """Map the files, pack what they hold, and start an engine. Zero means: choose."""
+    checkpoint = load_checkpoint(model)
+    core_model = load_model(checkpoint, compute_type, num_threads)
+    heads, tree = None, _core.Tree.root_only()
+    if speculative is not None and speculative.model is not None:
+        opened = open_heads(speculative.model, checkpoint)
+        heads = pack_heads(core_model, opened)
+        tree = choose_tree(speculative, heads.num_heads, opened.config.get("medusa_choices"))
+    return LoadedEngine(
+        engine=_core.Engine(core_model, heads, tree, **limits),
+        model=core_model,
+        heads=heads,
+        tree=tree,
+        tokenizer=_tokenizer(tokenizer, checkpoint),
+        model_path=checkpoint.path,
+        config=checkpoint.config,
+        weight_formats=Counter(tensor.dtype for tensor in checkpoint.tensors.values()),
+    )
+
+
+def load_model(checkpoint: Checkpoint, compute_type: str, num_threads: int) -> _core.Model:
+    """Pack a backbone; the checkpoint may be dropped afterwards."""
+    config = _core.ModelConfig(**checkpoint.config)
+    tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
+    return _core.Model.load(config, tensors, compute_type=compute_type, num_threads=num_threads)
+
+
+def pack_heads(model: _core.Model, heads: HeadsCheckpoint) -> _core.Heads:
+    """Pack heads for `model`."""
+    residual = [
+        [(as_core(weight), None if bias is None else as_core(bias)) for weight, bias in head]
+        for head in heads.residual
+    ]
+    projection = [as_core(tensor) for tensor in heads.projection or ()]
+    token_map = [] if heads.token_map is None else heads.token_map.tolist()
+    return _core.Heads.load(model, residual, projection, token_map)
+
+
+def as_core(tensor: HostTensor) -> tuple[npt.NDArray[np.uint8], str, tuple[int, ...]]:
+    """Return a tensor as the core takes it; the bytes stay where they are."""
+    return tensor.data, tensor.dtype, tensor.shape
+
+
+def _tokenizer(chosen: str | Path | Tokenizer | None, checkpoint: Checkpoint) -> Tokenizer:
+    if chosen is None:
+        return checkpoint.tokenizer
+    if isinstance(chosen, Tokenizer):
+        return chosen
+    if isinstance(chosen, (str, Path)):
+        return load_checkpoint(chosen).tokenizer
+    raise InvalidArgument(f"tokenizer must be a folder or a Tokenizer, found {chosen!r}")

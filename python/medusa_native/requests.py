@@ -1,0 +1,139 @@
+"""Requests in flight on one engine, driven by whichever thread waits for one of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from medusa_native.outputs import CompletionOutput, Metrics, RequestOutput, StreamChunk
+
+if TYPE_CHECKING:
+    from medusa_native import _core
+    from medusa_native.answer import Answer
+
+
+class Request:
+    """A prompt, its sampling parameters as the core takes them, and its growing answer."""
+
+    def __init__(
+        self,
+        prompt: str | None,
+        prompt_token_ids: list[int],
+        sampling: _core.SamplingParams,
+        answer: Answer,
+    ) -> None:
+        self.request_id = -1
+        self.prompt = prompt
+        self.prompt_token_ids = prompt_token_ids
+        self.sampling = sampling
+        self.answer = answer
+        self.chunks: deque[StreamChunk] | None = None  # one a step, where somebody streams
+        self.metrics: Metrics | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self.metrics is not None
+
+    def has_news(self) -> bool:
+        """Whether there is a chunk to read, or nothing more to wait for."""
+        return bool(self.chunks) or self.finished
+
+    def output(self) -> RequestOutput:
+        """Return the result of a finished request."""
+        assert self.metrics is not None
+        answer = self.answer
+        completion = CompletionOutput(
+            0, answer.text, answer.token_ids, answer.finish_reason, answer.stop_reason
+        )
+        return RequestOutput(
+            self.request_id, self.prompt, self.prompt_token_ids, [completion], True, self.metrics
+        )
+
+
+class RequestPool:
+    """Shares one engine between threads.
+
+    Every engine call holds one lock. A step advances all requests in flight, whoever submitted
+    them, so threads that wait at the same time are decoded in one batch. The lock is reentrant
+    because the collector may close an abandoned stream in the middle of a call.
+    """
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self._engine = engine
+        self._lock = threading.RLock()
+        self._running: dict[int, Request] = {}
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests; on an error none stays queued."""
+        try:
+            with self._lock:
+                for request in requests:
+                    request.request_id = self._engine.submit(
+                        request.prompt_token_ids, request.sampling
+                    )
+                    self._running[request.request_id] = request
+        except BaseException:
+            self.cancel(requests)
+            raise
+
+    def advance(self, is_done: Callable[[], bool]) -> None:
+        """Run one step, unless another thread's step has meanwhile brought what was waited for."""
+        with self._lock:
+            if is_done():
+                return
+            for output in self._engine.step():
+                request = self._running.get(output.request_id)
+                if request is not None:
+                    self._deliver(request, output)
+
+    def _deliver(self, request: Request, output: _core.StepOutput) -> None:
+        answer = request.answer
+        kept = answer.add(output.tokens, output.finish_reason, output.stop_token)
+        if answer.finish_reason is not None:
+            self._close(request, finished=output.finish_reason != "none")
+        if request.chunks is not None:
+            pieces = answer.take()
+            text = "".join(piece.text for piece in pieces)
+            end = (answer.finish_reason, answer.stop_reason, request.metrics)
+            request.chunks.append(StreamChunk(request.request_id, text, kept, pieces, *end))
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Stop those that still run; their answers end with "abort"."""
+        with self._lock:
+            for request in requests:
+                if request.request_id in self._running:
+                    request.answer.finish_reason = "abort"
+                    self._close(request, finished=False)
+
+    def _close(self, request: Request, *, finished: bool) -> None:
+        """Take the counters and let the engine forget the request."""
+        request_id = request.request_id
+        if not finished:
+            self._engine.cancel(request_id)
+        counters = self._engine.metrics(request_id)
+        request.metrics = summarize(counters, len(request.answer.token_ids))
+        self._engine.forget(request_id)
+        del self._running[request_id]
+
+
+def summarize(counters: _core.Metrics, num_generated_tokens: int) -> Metrics:
+    """Derive the published figures; tokens behind a stop string are not counted as generated."""
+    steps, seconds = counters.num_steps, counters.decode_time
+    return Metrics(
+        num_prompt_tokens=counters.num_prompt_tokens,
+        num_generated_tokens=num_generated_tokens,
+        num_steps=steps,
+        mean_acceptance_length=1 + counters.num_accepted_tokens / steps if steps else 1.0,
+        num_drafts=counters.num_drafts,
+        num_draft_tokens=counters.num_draft_tokens,
+        num_accepted_tokens=counters.num_accepted_tokens,
+        accepted_per_position=list(counters.accepted_per_position),
+        time_to_first_token=counters.time_to_first_token,
+        decode_time=seconds,
+        tokens_per_second=(num_generated_tokens - 1) / seconds
+        if seconds > 0 and num_generated_tokens > 1
+        else 0.0,
+    )
