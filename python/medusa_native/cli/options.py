@@ -1,0 +1,86 @@
+"""Options that commands share, and what they mean for a Decoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from medusa_native.decoder import Decoder
+from medusa_native.params import SamplingParams, SpeculativeConfig
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help='GGUF file, Hugging Face folder or hub id; "demo": the demo model.'
+    ),
+]
+Heads = Annotated[
+    str | None,
+    typer.Option(help='Medusa heads: folder, file or hub id; "auto": those that ship.'),
+]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
+Temperature = Annotated[float, typer.Option(help="0: always the most likely token.")]
+TopP = Annotated[float, typer.Option(help="Sample from the most likely tokens of this mass.")]
+TopK = Annotated[int, typer.Option(help="Sample from this many tokens; 0: all.")]
+MinP = Annotated[float, typer.Option(help="Least probability, relative to the best token's.")]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same answer. Default: 0.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End the answer before this text.")]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end token.")]
+Device = Annotated[str, typer.Option(help='"auto" or "cpu".')]
+DType = Annotated[str, typer.Option(help='"auto", "bfloat16" or "float32".')]
+TrainDType = Annotated[str, typer.Option("--dtype", help='"bfloat16" or "float32".')]
+Threads = Annotated[int | None, typer.Option(help="Default: one a processor.")]
+MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")]
+Choices = Annotated[str, typer.Option(help='Tree: "auto", "chain", a stock name or a JSON file.')]
+DraftTokens = Annotated[int | None, typer.Option(help="Most nodes of the tree.")]
+Acceptance = Annotated[str, typer.Option(help='"exact": what plain decoding would produce.')]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def open_decoder(
+    model: str,
+    heads: str | None,
+    *,
+    choices: str = "auto",
+    draft_tokens: int | None = None,
+    acceptance: str = "exact",
+    **limits: Any,
+) -> Decoder:
+    """Load what the options name."""
+    return Decoder(
+        resolve_model(model),
+        speculative_config=speculative_config(heads, choices, draft_tokens, acceptance),
+        **limits,
+    )
+
+
+def resolve_model(model: str) -> str:
+    """Return a path or id; the demo model is fetched."""
+    if model != "demo":
+        return model
+    from medusa_native.demo_model import demo_model
+
+    return str(demo_model())
+
+
+def speculative_config(
+    heads: str | None, choices: str, draft_tokens: int | None, acceptance: str
+) -> SpeculativeConfig | None:
+    """Return the configuration the options describe; without heads they must not be set."""
+    config = SpeculativeConfig(
+        model=heads,
+        medusa_choices=choices,
+        max_total_draft_tokens=draft_tokens,
+        acceptance_method=acceptance,
+    )
+    if heads is not None:
+        return config
+    if config != SpeculativeConfig():
+        raise typer.BadParameter("options of the tree need --heads")
+    return None
+
+
+def sampling_params(seed: int | None, **options: Any) -> SamplingParams:
+    """Return the sampling the options describe."""
+    return SamplingParams(seed=seed, **options)

@@ -1,0 +1,201 @@
+"""The command line: what it prints, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import save_model
+from typer.testing import CliRunner, Result
+
+from medusa_native import Decoder, SamplingParams
+from medusa_native.cli import app
+
+COMMANDS = ["generate", "chat", "inspect", "demo"]
+
+
+def run(*arguments: object, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments], input=stdin)
+
+
+def process(*arguments: object) -> list[str]:
+    main = "from medusa_native.cli import main; main()"
+    return [sys.executable, "-c", main, *map(str, arguments)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: medusa-native {command}" in " ".join(result.stdout.split())
+
+
+def test_generate_streams_one_prompt(model: Path, heads: Path, plain: Decoder) -> None:
+    result = run("generate", "-m", model, "--heads", heads, "-p", "hello", "-n", 12, "--ignore-eos")
+    assert result.exit_code == 0, result.stderr
+    params = SamplingParams(max_tokens=12, ignore_eos=True)
+    expected = plain.generate("hello", params)[0].outputs[0].text
+    assert result.stdout == expected + "\n"
+    assert "12 tokens" in result.stderr
+    assert "tokens a step" in result.stderr
+
+
+def test_generate_json(model: Path) -> None:
+    result = run(
+        "generate", "-m", model, "-p", "a", "-p", "b", "-n", 4, "--temperature", 0.8, "--seed", 3,
+        "--top-k", 5, "--top-p", 0.9, "--min-p", 0.01, "--json",
+    )  # fmt: skip
+    objects = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [o["prompt"] for o in objects] == ["a", "b"]
+    assert all(len(o["outputs"][0]["token_ids"]) <= 4 for o in objects)
+    assert all(o["metrics"]["num_generated_tokens"] >= 1 for o in objects)
+
+
+def test_generate_reads_stdin_and_chats(model: Path) -> None:
+    result = run("generate", "-m", model, "--chat", "-n", 3, "--json", stdin="hi")
+    assert json.loads(result.stdout)["prompt"] == "<s>user: hi</s><s>assistant: "
+
+
+def test_generate_many_prompts_for_people(model: Path) -> None:
+    result = run("generate", "-m", model, "-p", "first", "-p", "second", "-n", 3)
+    assert result.exit_code == 0
+    assert result.stdout.index("first") < result.stdout.index("second")
+
+
+def test_chat_remembers(model: Path, heads: Path) -> None:
+    lines = "one\n\n/help\ntwo\n/reset\nthree\n/exit\nnever\n"
+    result = run("chat", "-m", model, "--heads", heads, "--system", "Be.", "-n", 4, "--json",
+                 stdin=lines)  # fmt: skip
+    assert result.exit_code == 0
+    prompts = [json.loads(line)["prompt"] for line in result.stdout.splitlines()]
+    assert len(prompts) == 3
+    assert "system: Be." in prompts[0]
+    assert "user: one" in prompts[1]
+    assert "user: two" in prompts[1]
+    assert "user: two" not in prompts[2]
+
+
+def test_chat_survives_a_turn_that_does_not_fit(model: Path) -> None:
+    lines = f"{'long ' * 60}\nshort\n"
+    result = run("chat", "-m", model, "--max-model-len", 64, "-n", 3, stdin=lines)
+    assert result.exit_code == 0
+    assert "max_model_len" in result.stderr
+    assert "3 tokens" in result.stderr
+
+
+def test_inspect(model: Path, heads: Path) -> None:
+    arguments = ("inspect", "-m", model, "--heads", heads, "--medusa-choices", "chain")
+    facts = json.loads(run(*arguments, "--json").stdout)
+    assert facts["model"]["num_hidden_layers"] == 2
+    assert facts["model"]["chat_template"] is True
+    assert facts["heads"]["num_heads"] == 3
+    assert facts["tree"] == {"nodes": 4, "depth": 3, "paths": [[0], [0, 0], [0, 0, 0]]}
+    assert facts["cpu"]["instruction_sets"]
+    for_people = run(*arguments).stdout
+    assert "fingerprint" in for_people
+    assert "root" in for_people
+
+
+def test_demo_compares(model: Path, heads: Path) -> None:
+    arguments = ("demo", "-m", model, "--heads", heads, "-n", 10, "--prompts", 2)
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["identical"] is True
+    assert summary["prompts"] == 2
+    assert summary["mean_acceptance_length"] >= 1
+    assert "every token id agrees" in run(*arguments).stdout
+
+
+def test_demo_fails_when_tokens_differ(
+    model: Path, heads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medusa_native.cli import demo
+
+    decode = sys.modules["medusa_native.cli.demo"]._decode  # type: ignore[attr-defined]
+
+    def wrong(decoder: Decoder, prompt: str, count: int, *, speculative: bool) -> Any:
+        found = decode(decoder, prompt, count, speculative=speculative)
+        return (
+            type(found)(found.pieces, found.token_ids[:-1], found.metrics) if speculative else found
+        )
+
+    monkeypatch.setattr(sys.modules[demo.__module__], "_decode", wrong)
+    result = run("demo", "-m", model, "--heads", heads, "-n", 10, "--prompts", 1)
+    assert result.exit_code == 1
+    assert "NO" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "x", "--heads", "nowhere"], "nowhere"),
+        (["-p", "x", "--device", "cuda"], "CUDA"),
+        (["-p", "x", "--dtype", "float16"], "CUDA only"),
+        (["-p", "x", "--temperature", "-1"], "temperature"),
+        (["-p", "x", "--heads", "auto"], "no heads ship"),
+        (["-p", "x" * 600], "max_model_len"),
+    ],
+)
+def test_an_error_is_one_line(model: Path, arguments: list[str], message: str) -> None:
+    result = run("generate", "-m", model, *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("medusa-native: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "x", "--frobnicate"],
+        [],
+        ["-m", "x", "-n", "many"],
+        ["-m", "x", "-p", "y", "--medusa-choices", "chain"],
+    ],
+)
+def test_usage_errors(arguments: list[str]) -> None:
+    assert run("generate", *arguments).exit_code == 2
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing", tmp_path):
+        result = run("inspect", "-m", path)
+        assert result.exit_code == 2
+        assert str(path) in result.stderr.replace("\n", "")
+
+
+def test_a_reader_that_leaves(model: Path) -> None:
+    """`medusa-native generate ... | head -c 1` ends quietly."""
+    command = process("generate", "-m", model, "-p", "x", "-n", 300, "--ignore-eos")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.read(1)
+        child.stdout.close()
+        errors = child.stderr.read().decode()
+        assert child.wait(60) == 0, errors
+    assert "Traceback" not in errors
+    assert "BrokenPipe" not in errors
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    model = save_model(tmp_path, max_position_embeddings=20_000)
+    command = process("generate", "-m", model, "-p", "x", "-n", 19_000, "--ignore-eos")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.read(1)
+        time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        child.stdout.read()
+        errors = child.stderr.read().decode()
+        assert child.wait(60) == 130
+    assert "Traceback" not in errors
