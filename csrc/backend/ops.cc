@@ -7,7 +7,6 @@ namespace {
 
 constexpr int64_t kColumnUnit = 16;
 constexpr int kMaxHeadDim = 512;
-constexpr int kMaxTopKIds = 64;
 
 void expect_shape(const char* what, const Tensor& t, int64_t rows, int64_t cols) {
   check(t.rows == rows && t.cols == cols && (t.data != nullptr || rows * cols == 0), what,
@@ -141,8 +140,8 @@ void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits) {
   expect_dtype("top_k logits", logits, DType::f32);
   expect("top_k values", values, DType::f32, logits.rows, values.cols);
   expect("top_k ids", ids, DType::i32, logits.rows, values.cols);
-  check(values.cols >= 1 && values.cols <= kMaxTopKIds && values.cols <= logits.cols,
-        "top_k: expected 1 to ", kMaxTopKIds, " and at most ", logits.cols, " ids, found ",
+  check(values.cols >= 1 && values.cols <= kMaxTopK && values.cols <= logits.cols,
+        "top_k: expected 1 to ", kMaxTopK, " and at most ", logits.cols, " ids, found ",
         values.cols);
   backend.top_k(values, ids, logits);
 }

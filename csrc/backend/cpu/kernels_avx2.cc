@@ -4,8 +4,9 @@
 
 #define MEDUSA_ISA avx2
 #define MEDUSA_WIDTH 8
-#define MEDUSA_TILE_ROWS 6
+#define MEDUSA_TILE_ROWS 4
 #define MEDUSA_TILE_BLOCKS 1
+#define MEDUSA_TILE_QUERIES 2
 #include "backend/cpu/kernels_body.inc"
 
 namespace medusa::cpu {

@@ -6,6 +6,7 @@
 #define MEDUSA_WIDTH 16
 #define MEDUSA_TILE_ROWS 6
 #define MEDUSA_TILE_BLOCKS 4
+#define MEDUSA_TILE_QUERIES 6
 #include "backend/cpu/kernels_body.inc"
 
 #include "backend/cpu/dot_product.inc"

@@ -4,6 +4,7 @@
 #define MEDUSA_WIDTH 4
 #define MEDUSA_TILE_ROWS 2
 #define MEDUSA_TILE_BLOCKS 1
+#define MEDUSA_TILE_QUERIES 2
 #include "backend/cpu/kernels_body.inc"
 
 namespace medusa::cpu {
