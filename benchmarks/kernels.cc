@@ -1,0 +1,152 @@
+// Each product of a SmolLM2-135M and a Llama-2-7B layer: time, bytes, share of a read stream of the
+// same bytes in the same process, and t(rows) / t(1). Weights rotate through copies that together
+// exceed the caches, as in a model. Usage: kernels_benchmark [threads] [isa ...]
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/ops.h"
+#include "base/pages.h"
+#include "base/thread_pool.h"
+#include "measure.h"
+
+namespace medusa::benchmark {
+namespace {
+
+struct Shape {
+  const char* name;
+  int64_t k, n;
+  Epilogue epilogue;
+};
+
+constexpr Shape kShapes[] = {
+    {"qkv 576x960", 576, 960, Epilogue::store},
+    {"o 576x576", 576, 576, Epilogue::add},
+    {"gate_up 576x3072", 576, 3072, Epilogue::silu_mul},
+    {"down 1536x576", 1536, 576, Epilogue::add},
+    {"lm_head 576x49152", 576, 49152, Epilogue::store},
+    {"7b gate_up 4096x22016", 4096, 22016, Epilogue::silu_mul},
+    {"7b down 11008x4096", 11008, 4096, Epilogue::add},
+};
+constexpr int kRows[] = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 256};
+constexpr size_t kWorkingSet = size_t{300} << 20;
+constexpr size_t kTurnBytes = size_t{60} << 20;  // read in one timed turn
+constexpr int kRepeats = 7;
+
+// Reads every line, as far ahead as the kernels do.
+uint64_t read_lines(const char* data, size_t bytes) {
+  uint64_t a = 0, b = 0, c = 0, d = 0;
+  for (size_t i = 0; i + 64 <= bytes; i += 64) {
+    __builtin_prefetch(data + i + 2048);
+    uint64_t words[8];
+    std::memcpy(words, data + i, sizeof(words));
+    a ^= words[0] ^ words[4];
+    b ^= words[1] ^ words[5];
+    c ^= words[2] ^ words[6];
+    d ^= words[3] ^ words[7];
+  }
+  return a ^ b ^ c ^ d;
+}
+
+volatile uint64_t sink;
+
+void stream(ThreadPool& pool, const void* data, size_t bytes) {
+  pool.parallel_for(static_cast<int64_t>(bytes), 1 << 16, [&](int64_t first, int64_t last, int) {
+    sink = read_lines(static_cast<const char*>(data) + first, static_cast<size_t>(last - first));
+  });
+}
+
+Weight make_weight(Backend& backend, const Shape& shape) {
+  std::vector<uint16_t> values(static_cast<size_t>(shape.k * shape.n));
+  uint32_t state = 1;
+  for (uint16_t& v : values) {
+    state = state * 1664525 + 1013904223;
+    v = static_cast<uint16_t>(0x3c00 | (state >> 16 & 0x80ff));  // bf16 of magnitude 1/128 .. 1/64
+  }
+  const HostTensor host{values.data(), values.size() * 2, DType::bf16, {shape.n, shape.k}};
+  WeightSource source;
+  source.parts = {&host};
+  source.name = shape.name;
+  return backend.prepare_weight(source);
+}
+
+std::vector<Weight> copies_of(Weight first, Backend& backend) {
+  const size_t bytes = first.storage.bytes();
+  std::vector<Weight> copies;
+  copies.push_back(std::move(first));
+  while (copies.size() * bytes < kWorkingSet) {
+    Weight copy;
+    copy.storage = backend.allocate(bytes);
+    std::memcpy(copy.storage.data(), copies[0].storage.data(), bytes);
+    copy.dtype = copies[0].dtype;
+    copy.out_features = copies[0].out_features;
+    copy.in_features = copies[0].in_features;
+    copies.push_back(std::move(copy));
+  }
+  return copies;
+}
+
+void measure(Backend& backend, ThreadPool& pool, const Shape& shape) {
+  const std::vector<Weight> weights = copies_of(make_weight(backend, shape), backend);
+  const size_t bytes = weights[0].storage.bytes();
+  const size_t calls = std::max<size_t>(1, kTurnBytes / bytes);
+  const int64_t out_cols = shape.epilogue == Epilogue::silu_mul ? shape.n / 2 : shape.n;
+  const DType compute = backend.compute_dtype();
+  const Buffer x = backend.allocate(256 * static_cast<size_t>(shape.k) * 4);
+  const Buffer out = backend.allocate(256 * static_cast<size_t>(out_cols) * 4);
+  std::memset(x.data(), 0x3c, x.bytes());
+  size_t next = 0;
+  std::vector<std::function<void()>> bodies;
+  bodies.push_back([&] {
+    for (size_t i = 0; i < calls; ++i) {
+      stream(pool, weights[next++ % weights.size()].storage.data(), bytes);
+    }
+  });
+  for (int rows : kRows) {
+    bodies.push_back([&, rows] {
+      const DType type = shape.epilogue == Epilogue::silu_mul ? compute : DType::f32;
+      for (size_t i = 0; i < calls; ++i) {
+        ops::linear(backend, {out.data(), type, rows, out_cols}, {x.data(), compute, rows, shape.k},
+                    weights[next++ % weights.size()], shape.epilogue);
+      }
+    });
+  }
+  std::vector<double> times = interleaved(bodies, kRepeats);
+  for (double& t : times) t /= static_cast<double>(calls);
+  std::printf("%-22s %6.1f MB  stream %5.1f GB/s |", shape.name, static_cast<double>(bytes) / 1e6,
+              static_cast<double>(bytes) / times[0] / 1e9);
+  std::printf(" 1: %.0f us, %.0f%% of stream |", times[1] * 1e6, 100 * times[0] / times[1]);
+  for (size_t i = 1; i < std::size(kRows); ++i) {
+    std::printf(" %d: %.2f", kRows[i], times[i + 1] / times[1]);
+  }
+  const double macs = 256.0 * static_cast<double>(shape.k * shape.n);
+  std::printf(" | 256: %.0f GMAC/s\n", macs / times.back() / 1e9);
+  std::fflush(stdout);
+}
+
+}  // namespace
+}  // namespace medusa::benchmark
+
+int main(int argc, char** argv) {
+  using namespace medusa;
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
+  const char* only = std::getenv("ONLY");
+  for (ComputeType compute : {ComputeType::bfloat16, ComputeType::float32}) {
+    for (cpu::Isa isa : cpu::supported_isas()) {
+      bool wanted = argc <= 2;
+      for (int i = 2; i < argc; ++i) wanted = wanted || cpu::name(isa) == argv[i];
+      if (!wanted) continue;
+      const auto backend = make_cpu_backend(isa, compute, threads);
+      ThreadPool pool(threads);
+      std::printf("%s, %s\n", backend->name().c_str(), name(backend->compute_dtype()).data());
+      for (const auto& shape : benchmark::kShapes) {
+        if (only == nullptr || std::strstr(shape.name, only))
+          benchmark::measure(*backend, pool, shape);
+      }
+    }
+    if (std::getenv("BF16_ONLY")) break;
+  }
+  return 0;
+}
