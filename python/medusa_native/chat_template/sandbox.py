@@ -14,6 +14,8 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
@@ -83,6 +85,16 @@ def _plain_loop(node: nodes.For) -> nodes.For:
     return node
 
 
+class _Generation(Extension):
+    """Knows `{% generation %}`, by which templates mark answers for training; it prints its body."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 class SandboxedEnvironment(ImmutableSandboxedEnvironment):
     """The environment chat templates expect, within a budget."""
 
@@ -90,7 +102,9 @@ class SandboxedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.loopcontrols", _Generation],
         )
         self.budget = Budget()
         stock = {name: self._checked(self.filters[name]) for name in _PLAIN_FILTERS}
