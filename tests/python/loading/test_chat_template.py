@@ -67,6 +67,9 @@ TEMPLATES = {
         "    {{- message.role ~ loop.index0 ~ ':' ~ content.replace('e', 'E') + '\\n' }}\n"
         "{%- endfor %}{{ ns.last }}"
     ),
+    "marks for training": (
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    ),
     "loop controls, macros, filters": (
         "{% macro show(m) %}[{{ m.role|upper }}:{{ m|tojson }}]{% endmacro %}"
         "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
