@@ -74,11 +74,9 @@ class CpuBackend final : public Backend {
     const int64_t unit = epilogue == Epilogue::silu_mul ? 2 : 1;  // gate and up stay together
     const int64_t blocks = (weight.out_features + kBlock - 1) / kBlock;
     const int64_t unit_bytes = unit * kBlock * static_cast<int64_t>(x.row_bytes());
-    pool_.parallel_for(blocks / unit, std::max<int64_t>(1, kWeightBytesPerThread / unit_bytes),
-                       [&](int64_t first, int64_t last, int) {
-                         kernels_.enter_thread();
-                         product(args, first * unit, last * unit);
-                       });
+    pool_.parallel_for(
+        blocks / unit, std::max<int64_t>(1, kWeightBytesPerThread / unit_bytes),
+        [&](int64_t first, int64_t last, int) { product(args, first * unit, last * unit); });
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,

@@ -75,7 +75,7 @@ bool tile_permission() {
 #endif
 }
 
-[[maybe_unused]] bool has_amx() {
+bool has_amx() {
   return has_avx512_bf16() && has(Cpuid(7, 0).edx, {22, 24}) && saves(kTileState) &&
          tile_permission();
 }
@@ -84,6 +84,7 @@ bool tile_permission() {
 
 constexpr Entry kEntries[] = {
 #if defined(__x86_64__)
+    {Isa::amx, "amx", amx_kernels, has_amx},
     {Isa::avx512_bf16, "avx512_bf16", avx512_bf16_kernels, has_avx512_bf16},
     {Isa::avx512, "avx512", avx512_kernels, has_avx512},
     {Isa::avx2, "avx2", avx2_kernels, has_avx2},

@@ -11,8 +11,6 @@ namespace medusa::cpu {
 inline constexpr int kBlock = 16;
 /// Positions of one key or value tile (kPageSize).
 inline constexpr int kTile = 64;
-/// Rows of x that AMX products read at once.
-inline constexpr int kMaxRowPadding = 16;
 
 /// Index of per-type functions.
 enum ElementType : int { kF32 = 0, kBf16 = 1 };
@@ -112,7 +110,6 @@ struct KernelTable {
   const char* name;
   bool widens_activations;  // bf16 products take x widened to f32
   int row_padding;          // bf16 products read rows of LinearArgs::tail up to this
-  void (*enter_thread)();   // before a thread's first product of a region
   void (*widen)(float* out, const uint16_t* x, int64_t n);
   void (*linear[2])(const LinearArgs& args, int64_t first_block, int64_t last_block);
   void (*embed[2])(float* out, const void* weight, int64_t k, int32_t id);

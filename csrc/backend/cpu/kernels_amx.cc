@@ -1,0 +1,23 @@
+#include <immintrin.h>
+
+#include "backend/cpu/kernels.h"
+
+#define MEDUSA_ISA amx
+#define MEDUSA_WIDTH 16
+#define MEDUSA_TILE_ROWS 6
+#define MEDUSA_TILE_BLOCKS 4
+#define MEDUSA_TILE_QUERIES 6
+#include "backend/cpu/kernels_body.inc"
+
+#include "backend/cpu/tiles.h"
+
+#include "backend/cpu/tile_product.inc"
+
+namespace medusa::cpu {
+
+const KernelTable& amx_kernels() {
+  static constexpr KernelTable table = amx::tile_table();
+  return table;
+}
+
+}  // namespace medusa::cpu
