@@ -85,6 +85,7 @@ ModelConfig smollm2() {
   config.num_key_value_heads = 3;
   config.head_dim = 64;
   config.max_position_embeddings = 8192;
+  config.rope_interleaved = true;
   config.tie_word_embeddings = true;
   return config;
 }
