@@ -69,7 +69,7 @@ struct SampleRow {
   int top_k = 0;
   float min_p = 0;
   uint64_t seed = 0;
-  int64_t position = 0;                 // of the token that is drawn
+  int64_t position = 0;                  // of the token that is drawn
   std::span<const int32_t> banned = {};  // ids that cannot be drawn
 };
 

@@ -18,7 +18,8 @@ std::string text(const Args&... args) {
 /// Throws E with the given text unless `ok`.
 template <class E = InvalidArgument, class... Args>
 void check(bool ok, const Args&... args) {
-  if (!ok) [[unlikely]] throw E(text(args...));
+  if (!ok) [[unlikely]]
+    throw E(text(args...));
 }
 
 }  // namespace medusa

@@ -41,14 +41,19 @@ def run(*command: str) -> None:
         pytest.fail(f"{command[0]} {command[1]}\n{done.stdout}{done.stderr}", pytrace=False)
 
 
+def is_plain(build: Path) -> bool:
+    """Say whether a build is without sanitizers, which add symbols of their own."""
+    return "MEDUSA_SANITIZE:STRING=\n" in (build / "CMakeCache.txt").read_text()
+
+
 @pytest.fixture(scope="session")
 def build_dir() -> Path:
-    """Return MEDUSA_BUILD_DIR or the newest build under build/; without one there is nothing to check."""
+    """Return MEDUSA_BUILD_DIR or the newest plain build; without one there is nothing to check."""
     if named := os.environ.get("MEDUSA_BUILD_DIR"):
         return Path(named)
-    builds = list(ROOT.glob("build/*/CMakeFiles/medusa_core.dir"))
-    if not builds:
+    libraries = [path for path in ROOT.glob("build/*/libmedusa_core.a") if is_plain(path.parent)]
+    if not libraries:
         pytest.fail(
             "no build found: run `make lint`, or name one in MEDUSA_BUILD_DIR", pytrace=False
         )
-    return max(builds, key=lambda path: path.stat().st_mtime).parents[1]
+    return max(libraries, key=lambda path: path.stat().st_mtime).parent
