@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, module) {
   medusa::register_model(module);
   medusa::register_tree(module);
   medusa::register_engine(module);
+  medusa::register_read_stream(module);
 }
