@@ -60,6 +60,7 @@ class LoadedEngine:
             },
             "memory": {
                 "weights": model.weight_bytes,
+                "step": model.step_bytes,  # read by one forward pass
                 "heads": 0 if heads is None else heads.weight_bytes,
                 "kv_cache": self.engine.kv_cache_bytes,
                 "workspace": self.engine.workspace_bytes,

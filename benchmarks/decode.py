@@ -1,0 +1,169 @@
+"""How fast: plain decoding, Transformers and Medusa on the same prompts, in one interleaved run.
+
+Every prompt is answered by each contender in turn, in rotating order. Tokens a second count from
+the first token on. A step's time is over all steps of a run; the share of a read stream compares
+the weight bytes a step reads with a bare read of as many bytes in the same process.
+
+    python benchmarks/decode.py --prompts prompts.jsonl --limit 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import common
+
+from medusa_native import Decoder, SamplingParams, _core
+
+
+@dataclass(frozen=True)
+class Run:
+    tokens_per_second: float
+    step_ms: float
+    steps: int
+    accepted: int
+
+
+Contender = Callable[[str], Run]
+
+
+def contender(decoder: Decoder, max_tokens: int, *, speculative: bool) -> Contender:
+    params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, speculative=speculative)
+
+    def answer(prompt: str) -> Run:
+        (output,) = decoder.chat([{"role": "user", "content": prompt}], params)
+        m = output.metrics
+        step_ms = 1e3 * m.decode_time / m.num_steps
+        return Run(m.tokens_per_second, step_ms, m.num_steps, m.num_accepted_tokens)
+
+    return answer
+
+
+class Clock:
+    """A Transformers streamer that notes when tokens come."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, _: Any) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+def transformers_contender(path: str, max_tokens: int, threads: int) -> Contender:
+    """Greedy decoding by Transformers (torch, bfloat16) of the dequantised weights."""
+    import torch
+    import transformers
+    from oracle import transformers_model
+
+    from medusa_native.loading import load_checkpoint
+
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    tokenizer = load_checkpoint(path).tokenizer
+    model = transformers_model(path, torch.bfloat16)
+
+    def answer(prompt: str) -> Run:
+        ids = torch.tensor([tokenizer.apply_chat_template([{"role": "user", "content": prompt}])])
+        clock = Clock()
+        with torch.inference_mode():
+            model.generate(
+                ids, attention_mask=torch.ones_like(ids), streamer=clock, do_sample=False,
+                max_new_tokens=max_tokens, min_new_tokens=max_tokens, pad_token_id=0,
+            )  # fmt: skip
+        seconds = clock.times[-1] - clock.times[1]  # the first call brings the prompt
+        return Run((max_tokens - 1) / seconds, 1e3 * seconds / (max_tokens - 1), max_tokens - 1, 0)
+
+    return answer
+
+
+def interleave(contenders: dict[str, Contender], prompts: list[str]) -> dict[str, list[Run]]:
+    """Let each contender answer each prompt, rotating who begins."""
+    runs = defaultdict(list)
+    names = list(contenders)
+    for name in names:
+        contenders[name](prompts[0])  # touches every page before the clock runs
+    for turn, prompt in enumerate(prompts):
+        for shift in range(len(names)):
+            name = names[(turn + shift) % len(names)]
+            runs[name].append(contenders[name](prompt))
+        print(f"{turn + 1}/{len(prompts)}", end="\r", file=sys.stderr, flush=True)
+    return runs
+
+
+def summarize(name: str, runs: dict[str, list[Run]]) -> dict[str, Any]:
+    """Return medians; ratios are medians of the ratios on each prompt."""
+    mine, plain = runs[name], runs["plain"]
+    steps, accepted = sum(r.steps for r in mine), sum(r.accepted for r in mine)
+    ratios = [a.tokens_per_second / b.tokens_per_second for a, b in zip(mine, plain, strict=True)]
+    speedup, length = statistics.median(ratios), 1 + accepted / steps
+    return {
+        "tokens_per_second": statistics.median(r.tokens_per_second for r in mine),
+        "against_plain": speedup,
+        "mean_acceptance_length": length,
+        "speedup_over_length": speedup / length,
+        "step_ms": statistics.median(r.step_ms for r in mine),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--heads", default="auto")
+    parser.add_argument("--prompts", help="JSON Lines with `prompt`")
+    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--rows", default="8,16,32,64", help="tree sizes, root included")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--no-transformers", action="store_true")
+    parser.add_argument("--name", default="decode", help="of the result's file")
+    args = parser.parse_args()
+
+    path = common.resolve_model(args.model)
+    prompts = common.read_prompts(args.prompts, args.limit)
+    limits = {"dtype": args.dtype, "num_threads": args.threads, "max_num_seqs": 1}
+    plain = Decoder(path, **limits)
+    contenders = {"plain": contender(plain, args.max_tokens, speculative=False)}
+    for rows in map(int, args.rows.split(",")):
+        speculation = {"model": args.heads, "max_total_draft_tokens": rows - 1}
+        medusa = Decoder(path, speculative_config=speculation, **limits)
+        name = f"medusa_{medusa.info()['tree']['nodes']}"
+        contenders[name] = contender(medusa, args.max_tokens, speculative=True)
+    if not args.no_transformers:
+        contenders["transformers"] = transformers_contender(path, args.max_tokens, args.threads)
+
+    runs = interleave(contenders, prompts)
+    step_bytes = plain.info()["memory"]["step"]
+    stream = statistics.median(_core.read_stream(step_bytes, args.threads, 15))
+    by_name = {name: summarize(name, runs) for name in contenders}
+    step = by_name["plain"]["step_ms"]
+    figures = {
+        "device": plain.info()["device"],
+        "contenders": by_name,
+        "rows_over_one": {n: by_name[n]["step_ms"] / step for n in by_name if "medusa" in n},
+        "step_bytes": step_bytes,
+        "read_stream_gb_per_s": step_bytes / stream / 1e9,
+        "plain_gb_per_s": step_bytes / step / 1e6,
+        "share_of_read_stream": 1e3 * stream / step,
+    }
+    columns = ["tokens/s", "against plain", "tokens a step", "speed-up / length", "step ms"]
+    rows_shown = [[name, *by_name[name].values()] for name in by_name]
+    common.show(figures["device"], ["", *columns], rows_shown)
+    rest = [(k, v) for k, v in figures.items() if k not in ("contenders", "device")]
+    common.show("", ["figure", "value"], rest)
+    print(common.save(args.name, vars(args), figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
