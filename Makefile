@@ -44,8 +44,13 @@ sanitize: $(VENV)/tools googletest ## C++ tests under ASan with UBSan, then unde
 	    || exit 1; \
 	done
 
-bench: $(VENV)/package $(VENV)/test ## every benchmark, into benchmarks/results
-	$(BIN)/python benchmarks/run_all.py
+bench: $(VENV)/package $(VENV)/test googletest ## speed, quality and losslessness, into benchmarks/results
+	$(CMAKE) --preset release
+	$(CMAKE) --build --preset release --target kernels_benchmark
+	build/release/benchmarks/kernels_benchmark $(JOBS)
+	$(BIN)/python benchmarks/losslessness.py
+	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/decode.py --threads $(JOBS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist
