@@ -13,6 +13,7 @@ void register_model(pybind11::module_& module);
 void register_tree(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_read_stream(pybind11::module_& module);
+void register_trainer(pybind11::module_& module);
 
 /// A (buffer, dtype name, shape) triple as a view; the buffer must be C-contiguous and outlive it.
 HostTensor to_host_tensor(const pybind11::handle& triple, const std::string& name);

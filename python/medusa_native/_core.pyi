@@ -201,3 +201,69 @@ class Engine:
 
 def cpu_isas() -> list[str]: ...
 def read_stream(num_bytes: int, num_threads: int = 0, repeats: int = 9) -> list[float]: ...
+
+class StepReport:
+    @property
+    def step(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def grad_norm(self) -> float: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def head_loss(self) -> list[float]: ...
+    @property
+    def head_accuracy(self) -> list[float]: ...
+
+class Trainer:
+    def __init__(
+        self,
+        lm_head: npt.NDArray[np.float32],
+        *,
+        version: int = 2,
+        num_heads: int = 4,
+        num_layers: int = 1,
+        head_decay: float = ...,
+        learning_rate: float = ...,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = ...,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 1.0,
+        warmup_steps: int = 0,
+        total_steps: int = 1,
+        compute_type: str = "bfloat16",
+        num_threads: int = 0,
+        seed: int = 0,
+    ) -> None: ...
+    def backward(
+        self,
+        hidden: npt.NDArray[Any],
+        rows: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
+    ) -> StepReport: ...
+    def step(
+        self,
+        hidden: npt.NDArray[Any],
+        rows: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
+    ) -> StepReport: ...
+    def evaluate(
+        self,
+        hidden: npt.NDArray[Any],
+        rows: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.int32],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
+    def weights(self) -> dict[str, npt.NDArray[np.float32]]: ...
+    def gradients(self) -> dict[str, npt.NDArray[np.float32]]: ...
+    def mean(self) -> dict[str, npt.NDArray[np.float32]]: ...
+    def square(self) -> dict[str, npt.NDArray[np.float32]]: ...
+    def refresh(self) -> None: ...
+    def learning_rate(self, step: int) -> float: ...
+    @property
+    def num_steps(self) -> int: ...
+    @num_steps.setter
+    def num_steps(self, value: int) -> None: ...
+    @property
+    def device_name(self) -> str: ...
