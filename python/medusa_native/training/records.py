@@ -1,0 +1,182 @@
+"""JSON Lines in and out: prompts to answer, and answers to learn from.
+
+A prompt is an object with ``prompt`` (text) or ``messages`` (a conversation), and perhaps ``id``.
+An answer is an object with ``id``, ``prompt_token_ids``, ``token_ids`` and ``finish_reason``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from medusa_native.errors import InvalidArgument
+
+Key = int | str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes
+    ----------
+    key
+        The line's ``id``, or its number counted from 0.
+    messages
+        The conversation so far; the model answers next.
+    """
+
+    key: Key
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prompt with chat template, and the model's answer up to and including its end token."""
+
+    key: Key
+    prompt_token_ids: Sequence[int]
+    token_ids: Sequence[int]
+    finish_reason: str
+
+    def to_json(self) -> str:
+        """Return the answer's line, without a line break."""
+        fields = {
+            "id": self.key,
+            "prompt_token_ids": list(self.prompt_token_ids),
+            "token_ids": list(self.token_ids),
+            "finish_reason": self.finish_reason,
+        }
+        return json.dumps(fields, separators=(",", ":"))
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read prompts.
+
+    Raises
+    ------
+    InvalidArgument
+        The file cannot be read, is empty, a line is malformed, or an id occurs twice. The message
+        names file and line.
+    """
+    prompts = [_prompt(where, index, record) for index, (where, record) in enumerate(_lines(path))]
+    if not prompts:
+        raise InvalidArgument(f"{path}: holds no prompts")
+    _require_distinct(path, [prompt.key for prompt in prompts])
+    return prompts
+
+
+def read_answers(path: Path, vocab_size: int) -> list[Answer]:
+    """Read answers; a torn last line, as a kill leaves it, is dropped.
+
+    Raises
+    ------
+    InvalidArgument
+        The file cannot be read, is empty, a line is malformed, a token id is out of range, or an
+        id occurs twice. The message names file and line.
+    """
+    answers = [_answer(where, record, vocab_size) for where, record in _lines(path, torn=True)]
+    if not answers:
+        raise InvalidArgument(f"{path}: holds no answers")
+    _require_distinct(path, [answer.key for answer in answers])
+    return answers
+
+
+def open_for_append(path: Path) -> TextIO:
+    """Open an answers file at the end of its last whole line, cutting off a torn one.
+
+    Raises
+    ------
+    InvalidArgument
+        The file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.fdopen(descriptor, "r+", encoding="utf-8")
+        os.ftruncate(descriptor, _end_of_last_line(path))
+        file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise InvalidArgument(f"{path}: cannot be written: {error}") from error
+    return file
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Bytes up to and including the last line break."""
+    block = 1 << 16
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - block)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
+def _lines(path: Path, torn: bool = False) -> Iterator[tuple[str, Any]]:
+    """Yield each line's place and content; `torn` allows a last line without its line break."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if torn and not line.endswith("\n"):
+                    return
+                if line.strip():
+                    yield f"{path}, line {number}", json.loads(line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{path}: cannot be read: {error}") from error
+    except json.JSONDecodeError as error:
+        raise InvalidArgument(f"{path}, line {number}: not valid JSON: {error}") from error
+
+
+def _prompt(where: str, index: int, record: Any) -> Prompt:
+    if not isinstance(record, dict):
+        raise InvalidArgument(f"{where}: must be an object, found {record!r:.60}")
+    text, messages = record.get("prompt"), record.get("messages")
+    if messages is None and isinstance(text, str) and text:
+        messages = [{"role": "user", "content": text}]
+    if not isinstance(messages, list) or not messages:
+        raise InvalidArgument(f"{where}: must have a 'prompt' (text) or 'messages' (a list)")
+    return Prompt(_key(where, record.get("id", index)), messages)
+
+
+def _answer(where: str, record: Any, vocab_size: int) -> Answer:
+    if not isinstance(record, dict):
+        raise InvalidArgument(f"{where}: must be an object, found {record!r:.60}")
+    prompt = _tokens(where, record, "prompt_token_ids", vocab_size)
+    tokens = _tokens(where, record, "token_ids", vocab_size)
+    if not prompt:
+        raise InvalidArgument(f"{where}: 'prompt_token_ids' is empty")
+    return Answer(_key(where, record.get("id")), prompt, tokens, str(record.get("finish_reason")))
+
+
+def _tokens(where: str, record: dict[str, Any], name: str, vocab_size: int) -> list[int]:
+    tokens = record.get(name)
+    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+        raise InvalidArgument(f"{where}: {name!r} must be a list of token ids")
+    wrong = [token for token in tokens if not 0 <= token < vocab_size]
+    if wrong:
+        raise InvalidArgument(
+            f"{where}: {name!r} holds token {wrong[0]}; the model has ids 0 to {vocab_size - 1}"
+        )
+    return tokens
+
+
+def _key(where: str, key: Any) -> Key:
+    if isinstance(key, bool) or not isinstance(key, (int, str)):
+        raise InvalidArgument(f"{where}: 'id' must be a number or a text, found {key!r:.60}")
+    return key
+
+
+def _require_distinct(path: Path, keys: Sequence[Key]) -> None:
+    seen: set[Key] = set()
+    for key in keys:
+        if key in seen:
+            raise InvalidArgument(f"{path}: id {key!r} occurs twice")
+        seen.add(key)
