@@ -1,0 +1,42 @@
+"""Runs training commands in a process of their own, to kill it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def start(function: str, *args: Any, **kwargs: Any) -> subprocess.Popen[str]:
+    """Call `medusa_native.training.<function>` in a new process."""
+    code = f"from medusa_native import training\ntraining.{function}(*{args!r}, **{kwargs!r})\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def kill_when(
+    process: subprocess.Popen[str],
+    reached: Callable[[], bool],
+    sign: signal.Signals = signal.SIGKILL,
+) -> bool:
+    """Send `sign` once `reached()`; False if the process ended before."""
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[0]
+            return False
+        time.sleep(0.002)
+    process.send_signal(sign)
+    process.communicate()
+    return True
+
+
+def size(path: Path) -> int:
+    """Bytes of a file that may not be there yet."""
+    return path.stat().st_size if path.exists() else 0
