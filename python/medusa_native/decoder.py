@@ -27,7 +27,7 @@ from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
 from medusa_native.outputs import RequestOutput, StreamChunk
 from medusa_native.params import SamplingParams, SpeculativeConfig
-from medusa_native.requests import Request, RequestPool
+from medusa_native.request_pool import Request, RequestPool
 from medusa_native.tokenizer import DetokenizeStream, Tokenizer
 
 

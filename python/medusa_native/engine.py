@@ -94,7 +94,8 @@ def load_engine(
     if speculative is not None and speculative.model is not None:
         opened = open_heads(speculative.model, checkpoint)
         heads = pack_heads(core_model, opened)
-        tree = choose_tree(speculative, heads.num_heads, opened.config.get("medusa_choices"))
+        stored = opened.config.get("medusa_choices")
+        tree = choose_tree(speculative, heads.num_heads, stored, isa_of(core_model.device_name))
     return LoadedEngine(
         engine=_core.Engine(core_model, heads, tree, **limits),
         model=core_model,
@@ -105,6 +106,11 @@ def load_engine(
         config=checkpoint.config,
         weight_formats=Counter(tensor.dtype for tensor in checkpoint.tensors.values()),
     )
+
+
+def isa_of(device_name: str) -> str:
+    """Return "avx2" of "cpu (avx2, 8 threads)"."""
+    return device_name.partition("(")[2].partition(",")[0]
 
 
 def load_model(checkpoint: Checkpoint, compute_type: str, num_threads: int) -> _core.Model:

@@ -12,10 +12,15 @@ from medusa_native.errors import InvalidArgument
 from medusa_native.params import SpeculativeConfig, check_paths
 
 DEFAULT_TREE = "mc_sim_7b_63"
+# Nodes, root included, beyond which one more costs a step more time than it brings in tokens:
+# where products are bound by arithmetic, not by memory, small trees win (benchmarks/decode.py).
+NODES_THAT_PAY = {"amx": 64, "avx512_bf16": 16, "avx512": 8, "avx2": 8, "generic": 4}
 Paths = Sequence[Sequence[int]]
 
 
-def choose_tree(config: SpeculativeConfig, num_heads: int, stored: Any = None) -> _core.Tree:
+def choose_tree(
+    config: SpeculativeConfig, num_heads: int, stored: Any = None, isa: str | None = None
+) -> _core.Tree:
     """Return the tree that `config` asks for.
 
     Parameters
@@ -23,7 +28,10 @@ def choose_tree(config: SpeculativeConfig, num_heads: int, stored: Any = None) -
     num_heads
         How many heads there are: no tree is deeper.
     stored
-        ``medusa_choices`` of the heads' own configuration, or None.
+        ``medusa_choices`` of the heads' own configuration, best first, or None.
+    isa
+        The instruction set in use: an automatic tree has no more nodes than pay there, unless
+        `max_total_draft_tokens` says how many.
 
     Raises
     ------
@@ -43,7 +51,10 @@ def choose_tree(config: SpeculativeConfig, num_heads: int, stored: Any = None) -
             f"SpeculativeConfig: medusa_choices is {deepest} deep, found {num_heads} heads; "
             "num_speculative_tokens cuts it"
         )
-    return _core.Tree(_limit_nodes(paths, config.max_total_draft_tokens))
+    limit = config.max_total_draft_tokens
+    if limit is None and adaptable and isa in NODES_THAT_PAY:
+        limit = NODES_THAT_PAY[isa] - 1
+    return _core.Tree(_limit_nodes(paths, limit))
 
 
 def _depth_limit(config: SpeculativeConfig, num_heads: int) -> int:

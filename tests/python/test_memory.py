@@ -50,7 +50,7 @@ def mapped_tensors(path: Path) -> dict[str, tuple[np.ndarray, str, tuple[int, ..
 class PeakSampler:
     """Watches RssAnon from another thread."""
 
-    def __enter__(self) -> PeakSampler:  # noqa: PYI034 - typing.Self needs Python 3.11
+    def __enter__(self) -> PeakSampler:
         self.start = self.peak = anonymous_bytes()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medusa_native import InvalidArgument, SpeculativeConfig, _core
-from medusa_native.trees import DEFAULT_TREE, choose_tree
+from medusa_native.trees import DEFAULT_TREE, NODES_THAT_PAY, choose_tree
 
 
 def paths(num_heads: int = 4, stored: Any = None, **config: Any) -> list[tuple[int, ...]]:
@@ -27,6 +27,16 @@ def test_auto_prefers_the_tree_stored_with_the_heads() -> None:
     assert paths(2, stored=[[0], [0, 0], [1], [0, 0, 0]]) == [(0,), (1,), (0, 0)]
     with pytest.raises(InvalidArgument, match="medusa_choices"):
         paths(2, stored={"tree": 1})
+
+
+def test_auto_has_no_more_nodes_than_pay() -> None:
+    best_first = _core.Tree.stock_paths(DEFAULT_TREE)
+    for isa, nodes in NODES_THAT_PAY.items():
+        tree = choose_tree(SpeculativeConfig(), 4, None, isa)
+        assert sorted(tree.paths) == sorted(best_first[: nodes - 1])
+        assert choose_tree(SpeculativeConfig(max_total_draft_tokens=20), 4, None, isa).size == 21
+        named = SpeculativeConfig(medusa_choices=DEFAULT_TREE)
+        assert choose_tree(named, 4, None, isa).size == 64
 
 
 def test_chain() -> None:

@@ -32,13 +32,13 @@ def inspect(
     config = opt.speculative_config(heads, medusa_choices, max_total_draft_tokens, "exact")
     checkpoint = load_checkpoint(opt.resolve_model(model))
     facts: dict[str, Any] = {"model": model_facts(checkpoint)}
-    tree = None
+    tree, isas = None, _core.cpu_isas()
     if config is not None and config.model is not None:
         opened = open_heads(config.model, checkpoint)
         facts["heads"] = heads_facts(opened)
-        tree = choose_tree(config, opened.num_heads, opened.config.get("medusa_choices"))
+        tree = choose_tree(config, opened.num_heads, opened.config.get("medusa_choices"), isas[0])
         facts["tree"] = {"nodes": tree.size, "depth": tree.depth, "paths": tree.paths}
-    facts["cpu"] = {"instruction_sets": _core.cpu_isas()}
+    facts["cpu"] = {"instruction_sets": isas}
     if json:
         write_json(facts)
     else:
