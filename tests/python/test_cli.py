@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from medusa_native import Decoder, SamplingParams
 from medusa_native.cli import app
 
-COMMANDS = ["generate", "chat", "inspect", "demo"]
+COMMANDS = ["generate", "chat", "distill", "train", "inspect", "demo"]
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
@@ -100,6 +100,34 @@ def test_inspect(model: Path, heads: Path) -> None:
     for_people = run(*arguments).stdout
     assert "fingerprint" in for_people
     assert "root" in for_people
+
+
+def test_from_prompts_to_heads(model: Path, plain: Decoder, tmp_path: Path) -> None:
+    """Distil, train, decode: three commands, and the answer is plain decoding's."""
+    prompts, answers, heads = (tmp_path / name for name in ("p.jsonl", "a.jsonl", "heads"))
+    prompts.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(20)))
+    common = ("-m", model, "--json", "--threads", 2)
+    distilled = run("distill", *common, "--prompts", prompts, "-o", answers, "-n", 16)
+    assert distilled.exit_code == 0, distilled.stderr
+    assert json.loads(distilled.stdout)["num_answers"] == 20
+    trained = run(
+        "train", *common, "--data", answers, "-o", heads, "--epochs", 1, "--draft-vocab", 0,
+        "--batch-size", 64, "--num-heads", 2,
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.stderr
+    assert json.loads(trained.stdout)["validation"]["tokens_per_step"] >= 1
+    result = run("generate", "-m", model, "--heads", heads, "-p", "Say 1.", "-n", 12)
+    expected = plain.generate("Say 1.", SamplingParams(max_tokens=12))[0].outputs[0].text
+    assert result.stdout == expected + "\n"
+
+
+@pytest.mark.parametrize("command", ["distill", "train"])
+def test_training_commands_fail_in_one_line(command: str, model: Path, tmp_path: Path) -> None:
+    data = {"distill": "--prompts", "train": "--data"}[command]
+    result = run(command, "-m", model, data, tmp_path / "missing", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "missing" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_demo_compares(model: Path, heads: Path) -> None:

@@ -6,8 +6,10 @@ import typer
 
 from medusa_native.cli.chat import chat
 from medusa_native.cli.demo import demo
+from medusa_native.cli.distill import distill
 from medusa_native.cli.generate import generate
 from medusa_native.cli.inspect import inspect
+from medusa_native.cli.train import train
 
 app = typer.Typer(
     name="medusa-native",
@@ -17,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (generate, chat, inspect, demo):
+for command in (generate, chat, distill, train, inspect, demo):
     app.command()(command)
 
 

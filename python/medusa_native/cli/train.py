@@ -1,0 +1,93 @@
+"""``medusa-native train``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from medusa_native.cli import options as opt
+from medusa_native.cli.terminal import console, reports_errors, write_json
+
+if TYPE_CHECKING:
+    from medusa_native.training import TrainReport
+
+
+@reports_errors
+def train(
+    model: opt.Model,
+    data: Annotated[str, typer.Option("--data", help="Answers, as `distill` writes them.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the heads.")],
+    num_heads: Annotated[int, typer.Option(help="Heads.")] = 4,
+    num_layers: Annotated[int, typer.Option(help="Residual blocks of each.")] = 1,
+    version: Annotated[
+        int, typer.Option(help="1: a projection for each head; 2: the model's lm_head.")
+    ] = 2,
+    draft_vocab: Annotated[
+        int, typer.Option(help="Guess only the most frequent tokens; 0: all.")
+    ] = 8192,
+    epochs: Annotated[int, typer.Option(help="Times the data is seen.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Rows of an update.")] = 1024,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 1e-3,
+    max_tree_nodes: Annotated[int, typer.Option(help="Of the tree stored with the heads.")] = 64,
+    max_model_len: opt.MaxModelLen = None,
+    seed: opt.Seed = None,
+    dtype: opt.TrainDType = "bfloat16",
+    threads: opt.Threads = None,
+    cache_dir: Annotated[
+        str | None, typer.Option(help="Keeps the model's states for further runs.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away.")] = False,
+    json: opt.Json = False,
+) -> None:
+    """Train Medusa heads on a frozen model.
+
+    An interrupted run, called again, goes on from its last checkpoint and ends with the same bits.
+
+    Example: medusa-native train -m demo --data answers.jsonl -o heads
+    """
+    from medusa_native.training import train as run
+
+    report = run(
+        opt.resolve_model(model),
+        data,
+        output,
+        num_heads=num_heads,
+        num_layers=num_layers,
+        version=version,
+        draft_vocab=draft_vocab or None,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_tree_nodes=max_tree_nodes,
+        max_model_len=max_model_len,
+        seed=seed or 0,
+        dtype=dtype,
+        num_threads=threads,
+        cache_dir=cache_dir,
+        restart=restart,
+    )
+    if json:
+        write_json(_facts(report))
+    else:
+        _show(report)
+
+
+def _facts(report: TrainReport) -> dict[str, object]:
+    return {
+        "path": str(report.path),
+        "num_answers": report.num_answers,
+        "num_rows": report.num_rows,
+        "num_steps": report.num_steps,
+        "seconds": report.seconds,
+        "validation": report.validation.summary(),
+    }
+
+
+def _show(report: TrainReport) -> None:
+    table = Table(show_header=False, box=None)
+    for key, value in _facts(report).items():
+        for name, shown in value.items() if isinstance(value, dict) else [(key, value)]:
+            table.add_row(name, str(shown))
+    console.print(table)
