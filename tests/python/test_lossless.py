@@ -87,7 +87,8 @@ def test_heads_that_are_always_right(tmp_path: Path, name: str) -> None:
     """Every step accepts the tree's full depth, and the answer is the permutation's orbit."""
     tensors, permutation = permutation_tensors()
     model = save_model(tmp_path / "model", tensors=tensors)
-    heads = save_heads(tmp_path / "heads", tensors=perfect_heads(tensors, permutation, 4))
+    right = perfect_heads(tensors, permutation, 4)
+    heads = save_heads(tmp_path / "heads", num_heads=4, tensors=right)
     decoder = Decoder(model, speculative_config={"model": heads, "medusa_choices": name})
     depth = decoder.info()["tree"]["depth"]
     steps = 20
