@@ -17,7 +17,7 @@ class HeadNetwork {
   HeadNetwork(TrainBackend& backend, const TrainerOptions& options, const HostTensor& lm_head);
 
   static constexpr int64_t kMaxRows = 384;  // of a chunk
-  static int64_t padded_rows(int64_t rows) { return (rows + 15) / 16 * 16; }
+  static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
 
   Parameters& parameters() { return parameters_; }
   void refresh();

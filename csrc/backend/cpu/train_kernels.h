@@ -8,7 +8,8 @@ namespace medusa::cpu {
 
 /// One block of C (+)= A · B in lanes of 32 bits: a float, or two neighbouring bf16 of the inner
 /// dimension. A: (rows, lanes) row-major. B: panels of 16 columns, [panel][lane][16]. C: f32.
-/// An element of C is one chain over the lanes, whatever the block.
+/// An element of C is one chain over the lanes, whatever the block. For bf16 `lanes` is a multiple
+/// of 16, and A can be read up to the next multiple of 16 rows.
 struct GemmBlock {
   const uint32_t* a = nullptr;
   int64_t a_stride = 0;  // lanes between rows
@@ -43,6 +44,7 @@ struct AdamStep {
 /// The arithmetic of training on one instruction set. Arrays of two: [kF32], [kBf16]; `void`
 /// operands have that type. Counts of floats are multiples of 16.
 struct TrainKernels {
+  const char* name;
   void (*gemm[2])(const GemmBlock& block);
 
   // One panel, [lane][16], of B = Wᵀ: `rows` <= 16 rows of W, each of `lanes` lanes.
@@ -71,5 +73,6 @@ const TrainKernels& generic_train_kernels();
 const TrainKernels& avx2_train_kernels();
 const TrainKernels& avx512_train_kernels();
 const TrainKernels& avx512_bf16_train_kernels();
+const TrainKernels& amx_train_kernels();
 
 }  // namespace medusa::cpu

@@ -3,6 +3,8 @@
 // wrappers; what has no operator is below. Everything is local to the ISA file.
 #include <stdint.h>
 
+#define MEDUSA_STRING_OF(x) #x
+#define MEDUSA_STRING(x) MEDUSA_STRING_OF(x)
 #define MEDUSA_INLINE inline __attribute__((always_inline))
 
 namespace medusa::cpu::MEDUSA_ISA {

@@ -1,4 +1,4 @@
-#include "backend/train_backend.h"
+#include "backend/cpu/cpu_train_backend.h"
 
 #include <algorithm>
 #include <atomic>
@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "backend/cpu/isa.h"
-#include "backend/cpu/train_kernels.h"
 #include "base/check.h"
 #include "base/thread_pool.h"
 
@@ -21,33 +20,16 @@ constexpr int64_t kRowBlock = 96;       // rows and panels of a product that one
 constexpr int64_t kPanelBlock = 12;     // their operands share the L2 cache
 constexpr int64_t kElements = 1 << 13;  // floats of one element-wise task
 
-const cpu::TrainKernels& train_kernels(cpu::Isa isa) {
-  switch (isa) {
-#if defined(__x86_64__)
-    case cpu::Isa::amx:
-    case cpu::Isa::avx512_bf16:
-      return cpu::avx512_bf16_train_kernels();
-    case cpu::Isa::avx512:
-      return cpu::avx512_train_kernels();
-    case cpu::Isa::avx2:
-      return cpu::avx2_train_kernels();
-#endif
-    default:
-      return cpu::generic_train_kernels();
-  }
-}
-
 class CpuTrainBackend final : public TrainBackend {
  public:
-  CpuTrainBackend(cpu::Isa isa, ComputeType type, int num_threads)
-      : isa_(isa),
-        kernels_(train_kernels(isa)),
+  CpuTrainBackend(const cpu::TrainKernels& kernels, ComputeType type, int num_threads)
+      : kernels_(kernels),
         type_(type == ComputeType::bfloat16 ? cpu::kBf16 : cpu::kF32),
         dtype_(type == ComputeType::bfloat16 ? DType::bf16 : DType::f32),
         pool_(num_threads) {}
 
   std::string name() const override {
-    return text("cpu (", cpu::name(isa_), ", ", pool_.num_threads(), " threads)");
+    return text("cpu (", kernels_.name, ", ", pool_.num_threads(), " threads)");
   }
   DType compute_dtype() const override { return dtype_; }
 
@@ -213,7 +195,6 @@ class CpuTrainBackend final : public TrainBackend {
     });
   }
 
-  cpu::Isa isa_;
   const cpu::TrainKernels& kernels_;
   int type_;
   DType dtype_;
@@ -222,8 +203,30 @@ class CpuTrainBackend final : public TrainBackend {
 
 }  // namespace
 
+const cpu::TrainKernels& cpu::train_kernels(cpu::Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case cpu::Isa::amx:
+      return cpu::amx_train_kernels();
+    case cpu::Isa::avx512_bf16:
+      return cpu::avx512_bf16_train_kernels();
+    case cpu::Isa::avx512:
+      return cpu::avx512_train_kernels();
+    case cpu::Isa::avx2:
+      return cpu::avx2_train_kernels();
+#endif
+    default:
+      return cpu::generic_train_kernels();
+  }
+}
+
+std::shared_ptr<TrainBackend> make_cpu_train_backend(const cpu::TrainKernels& kernels,
+                                                     ComputeType compute_type, int num_threads) {
+  return std::make_shared<CpuTrainBackend>(kernels, compute_type, num_threads);
+}
+
 std::shared_ptr<TrainBackend> make_cpu_train_backend(ComputeType compute_type, int num_threads) {
-  return std::make_shared<CpuTrainBackend>(cpu::choose_isa(), compute_type, num_threads);
+  return make_cpu_train_backend(cpu::train_kernels(cpu::choose_isa()), compute_type, num_threads);
 }
 
 }  // namespace medusa
