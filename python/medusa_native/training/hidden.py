@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -39,23 +39,40 @@ def hidden_states(
     dtype = np.dtype(np.uint16 if model.compute_type == "bfloat16" else np.float32)
     width = model.config.hidden_size
     data, record = folder / "hidden.bin", folder / "hidden.json"
+    row_bytes = width * dtype.itemsize
     done = _answers_done(record, key)
-    with data.open("r+b" if done and data.exists() else "w+b") as file:
-        file.truncate(int(dataset.first_row[done]) * width * dtype.itemsize)
-        file.seek(0, os.SEEK_END)
-        tokens_done = sum(len(dataset.inputs(i)) for i in range(done))
-        total = tokens_done + sum(len(dataset.inputs(i)) for i in range(done, len(dataset.answers)))
-        with Meter("hidden states", total, tokens_done, shown=progress) as meter:
-            while done < len(dataset.answers):
-                batch = _next_batch(dataset, done)
-                states = model.hidden_states(batch)
-                file.write(_answer_rows(states, batch, dataset.num_rows[done:]).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                done += len(batch)
-                _write_record(record, key, done)
-                meter.update(meter.done + sum(map(len, batch)), "tokens")
+    if not data.exists() or data.stat().st_size < dataset.first_row[done] * row_bytes:
+        done = 0
+    if done < len(dataset.answers):
+        with data.open("r+b" if done else "w+b") as file:
+            file.truncate(int(dataset.first_row[done]) * row_bytes)
+            file.seek(0, os.SEEK_END)
+            _extend(file, record, key, model, dataset, done, progress=progress)
     return np.memmap(data, dtype, "r", shape=(int(dataset.first_row[-1]), width))
+
+
+def _extend(
+    file: BinaryIO,
+    record: Path,
+    key: str,
+    model: _core.Model,
+    dataset: Dataset,
+    done: int,
+    *,
+    progress: bool | None,
+) -> None:
+    """Append the states of answers `done` and up."""
+    lengths = [len(dataset.inputs(i)) for i in range(len(dataset.answers))]
+    with Meter("hidden states", sum(lengths), sum(lengths[:done]), shown=progress) as meter:
+        while done < len(dataset.answers):
+            batch = _next_batch(dataset, done)
+            states = model.hidden_states(batch)
+            file.write(_answer_rows(states, batch, dataset.num_rows[done:]).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(batch)
+            _write_record(record, key, done)
+            meter.update(meter.done + sum(map(len, batch)), "tokens")
 
 
 def _next_batch(dataset: Dataset, first: int) -> list[list[int]]:

@@ -168,6 +168,20 @@ def test_shared_states_are_kept_and_reused(chain_model: Path, data: Path, tmp_pa
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
 
 
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_states_that_were_lost_are_computed_again(
+    chain_model: Path, data: Path, tmp_path: Path, damage: str
+) -> None:
+    states = tmp_path / "cache" / "hidden.bin"
+    train(chain_model, data, tmp_path / "a", cache_dir=states.parent, **SMALL)
+    if damage == "missing":
+        states.unlink()
+    else:
+        states.write_bytes(states.read_bytes()[:-1])
+    train(chain_model, data, tmp_path / "b", cache_dir=states.parent, **SMALL)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
