@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--medusa-choices", default="auto")
     parser.add_argument("--max-total-draft-tokens", type=int)
     parser.add_argument("--name", default="losslessness", help="of the result's file")
@@ -75,7 +76,7 @@ def main() -> int:
             "medusa_choices": args.medusa_choices,
             "max_total_draft_tokens": args.max_total_draft_tokens,
         }
-        limits = {"dtype": args.dtype, "max_model_len": 1024}
+        limits = {"dtype": args.dtype, "num_threads": args.threads}
         plain = Decoder(model, max_num_seqs=1, **limits)
         alone = Decoder(model, speculative_config=speculation, max_num_seqs=1, **limits)
         crowd = Decoder(model, speculative_config=speculation, max_num_seqs=8, **limits)

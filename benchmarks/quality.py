@@ -42,8 +42,10 @@ def main() -> int:
     parser.add_argument("--prompts", help="JSON Lines with `prompt`")
     parser.add_argument("--limit", type=int, default=50, help="prompts to run")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    torch.set_num_threads(args.threads)
 
     path = common.resolve_model(args.model)
     checkpoint = load_checkpoint(path)
@@ -58,7 +60,7 @@ def main() -> int:
         unequal += list(expected) != checkpoint.tokenizer.apply_chat_template(conversation)
         unequal += theirs(prompt)["input_ids"] != checkpoint.tokenizer.encode(prompt)
 
-    ours = load_model(checkpoint, args.dtype, 0)
+    ours = load_model(checkpoint, args.dtype, args.threads)
     oracle = transformers_model(path, torch.float32)
     kl, same, worst = [], [], 0.0
     for prompt in every_prompt[: args.limit]:
