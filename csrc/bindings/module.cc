@@ -1,7 +1,8 @@
 #include "bindings/bindings.h"
 
 PYBIND11_MODULE(_core, module) {
-  module.doc() = "Compiled core of medusa_native: models, heads, trees, the decoding engine and the trainer.";
+  module.doc() =
+      "Compiled core of medusa_native: models, heads, trees, the decoding engine and the trainer.";
   medusa::register_errors(module);
   medusa::register_model(module);
   medusa::register_tree(module);
