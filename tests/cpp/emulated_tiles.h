@@ -1,5 +1,6 @@
-// The software twin of backend/cpu/tiles.h: the same names, by the instructions' definitions (Intel
-// SDM). Loads read 16 full rows, so that a sanitizer sees what the hardware would touch.
+// No include guard: once in each ISA file, after vec.h. The software twin of backend/cpu/tiles.h:
+// the same names, by the instructions' definitions (Intel SDM). Loads read 16 full rows, so that a
+// sanitizer sees what the hardware would touch.
 namespace medusa::cpu::MEDUSA_ISA {
 namespace {
 
