@@ -101,7 +101,7 @@ TEST_P(SamplingTest, banned_ids_are_never_drawn) {
         sample(*backend, logits, {.temperature = 0.7f, .position = position, .banned = banned});
     EXPECT_TRUE(id != best[0] && id != best[1]);
   }
-  EXPECT_EQ(logits.at(0, best[0]), logits.at(0, best[0])) << "the logits stay as they are";
+  EXPECT_TRUE(logits.same(random_matrix(DType::f32, 1, 90, 3)));
 }
 
 TEST_P(SamplingTest, row_is_the_same_alone_and_among_others) {
@@ -179,7 +179,7 @@ TEST_P(SamplingTest, draws_follow_the_filtered_softmax) {
     int cells = 0, rest = 0;
     for (size_t i = 0; i < 83; ++i) {
       const double mean = expected[i] * kDraws;
-      if (mean == 0) EXPECT_EQ(drawn[i], 0) << i;
+      EXPECT_TRUE(mean > 0 || drawn[i] == 0) << i;
       if (mean < 10) {
         rest += drawn[i];
         rest_expected += mean;
