@@ -53,6 +53,13 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def public(setting: Any) -> Any:
+    """Return a setting as a result may show it: of a file or folder, the name alone."""
+    if isinstance(setting, str) and Path(setting).exists():
+        return Path(setting).name
+    return setting
+
+
 def save(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> Path:
     """Write a result with the machine and commit it was measured on."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,7 @@ def save(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> 
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
         "machine": machine(),
-        "settings": dict(settings),
+        "settings": {key: public(value) for key, value in settings.items()},
         "figures": dict(figures),
     }
     path.write_text(json.dumps(result, indent=2) + "\n")
