@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace medusa {
@@ -25,6 +26,27 @@ struct RowBatch {
   std::vector<SequenceRows> sequences;
 
   int64_t num_rows() const { return static_cast<int64_t>(tokens.size()); }
+
+  void clear() {
+    tokens.clear();
+    positions.clear();
+    parents.clear();
+    sequences.clear();
+  }
+  void add_row(int32_t token, int32_t position, int32_t parent) {
+    tokens.push_back(token);
+    positions.push_back(position);
+    parents.push_back(parent);
+  }
+  /// Each token the parent of the next; the first, at `position`, has none in the batch.
+  void add_chain(std::span<const int32_t> chain, int32_t position) {
+    int32_t parent = -1;
+    for (const int32_t token : chain) {
+      const auto row = static_cast<int32_t>(num_rows());
+      add_row(token, position++, parent);
+      parent = row;
+    }
+  }
 };
 
 }  // namespace medusa

@@ -24,10 +24,7 @@ SequenceRunner::SequenceRunner(Backend& backend, const Llama& llama, int max_row
       cache_(backend, llama.config(), 1, KvCache::pages_for(max_positions), max_positions) {}
 
 void SequenceRunner::clear_batch() {
-  batch_.tokens.clear();
-  batch_.positions.clear();
-  batch_.parents.clear();
-  batch_.sequences.clear();
+  batch_.clear();
   batch_sequences_.clear();
 }
 
@@ -36,11 +33,7 @@ void SequenceRunner::add_chain(int sequence, std::span<const int32_t> tokens, in
   const auto count = static_cast<int>(tokens.size());
   batch_.sequences.push_back({first, count, committed, cache_.pages(0), true});
   batch_sequences_.push_back(sequence);
-  for (int i = 0; i < count; ++i) {
-    batch_.tokens.push_back(tokens[i]);
-    batch_.positions.push_back(committed + i);
-    batch_.parents.push_back(i == 0 ? -1 : first + i - 1);
-  }
+  batch_.add_chain(tokens, committed);
 }
 
 void SequenceRunner::forward() {

@@ -28,7 +28,7 @@ class SequenceRunner {
 
  private:
   void clear_batch();
-  void add_chain(int slot, std::span<const int32_t> tokens, int committed);
+  void add_chain(int sequence, std::span<const int32_t> tokens, int committed);
   void forward();
   void run_long(int sequence, std::span<const int32_t> tokens, const OnHidden& on_hidden);
   void flush(const OnHidden& on_hidden);
