@@ -76,7 +76,8 @@ struct SampleRow {
 /// Most ids top_k() gives.
 inline constexpr int kMaxTopK = 64;
 
-/// One device's arithmetic. Calls are in stream order, views never own, shapes were checked by ops.
+/// One device's arithmetic. Calls are in stream order and from one thread at a time (who shares a
+/// back end, locks), views never own, shapes were checked by ops.
 /// Law: a row's result depends on that row's own inputs alone.
 class Backend {
  public:

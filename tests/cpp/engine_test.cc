@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <random>
+#include <thread>
 
 #include "allocations.h"
 #include "medusa/error.h"
@@ -202,6 +203,19 @@ TEST(Engine, cancelled_requests_leave_the_others_as_they_are) {
   EXPECT_EQ(answer, alone);
   engine.forget(victim);
   EXPECT_THROW(engine.metrics(victim), InvalidArgument);
+}
+
+TEST(Engine, two_on_one_model_may_step_in_two_threads) {
+  TinyModel tiny;
+  const Model model = tiny.load();
+  const Heads heads = tiny.random_heads(model, 4);
+  const std::vector<int32_t> prompt{3, 1, 4, 1, 5};
+  Engine first(model, heads, Tree::chain(4), {}), second(model, {}, Tree::root_only(), {});
+  std::vector<int32_t> drafted, plain;
+  std::thread other([&] { plain = decode(second, prompt, params_for(2, false)); });
+  drafted = decode(first, prompt, params_for(2, false));
+  other.join();
+  EXPECT_EQ(drafted, plain);
 }
 
 TEST(Engine, refuses_bad_requests_and_limits) {

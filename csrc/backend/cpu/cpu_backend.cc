@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/pack.h"
@@ -29,7 +28,7 @@ ElementType type_of(DType dtype) { return dtype == DType::f32 ? kF32 : kBf16; }
 // Rows of `cols` elements that make a thread worthwhile.
 int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kElementsPerThread / cols); }
 
-// Verbs lock: engines of several Python threads may share one model, and so the pool and scratch.
+// The pool and the scratch serve one verb at a time.
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const KernelTable& kernels, DType compute, int num_threads)
@@ -45,12 +44,10 @@ class CpuBackend final : public Backend {
   Buffer allocate(size_t bytes) override { return page_buffer(bytes); }
 
   Weight prepare_weight(const WeightSource& source) override {
-    const std::lock_guard lock(mutex_);
     return pack_weight(source, compute_, pool_);
   }
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
-    const std::lock_guard lock(mutex_);
     const auto gather = kernels_.embed[type_of(table.dtype)];
     pool_.parallel_for(out.rows, row_grain(out.cols), [&](int64_t first, int64_t last, int) {
       for (int64_t r = first; r < last; ++r) {
@@ -60,7 +57,6 @@ class CpuBackend final : public Backend {
   }
 
   void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
-    const std::lock_guard lock(mutex_);
     const RmsNormArgs args{x.row<float>(0), weight, out.data, x.cols, eps};
     const auto norm = kernels_.rms_norm[type_of(out.dtype)];
     pool_.parallel_for(x.rows, row_grain(x.cols),
@@ -68,7 +64,6 @@ class CpuBackend final : public Backend {
   }
 
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
-    const std::lock_guard lock(mutex_);
     const LinearArgs args = linear_args(out, x, weight, epilogue);
     const auto product = kernels_.linear[type_of(weight.dtype)];
     const int64_t unit = epilogue == Epilogue::silu_mul ? 2 : 1;  // gate and up stay together
@@ -81,7 +76,6 @@ class CpuBackend final : public Backend {
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
             const Rope& rope) override {
-    const std::lock_guard lock(mutex_);
     const RopeArgs args{
         qkv.row<float>(0), split.q.row<float>(0), split.keys.data, split.values.data,
         split.q_norm,      split.k_norm,          split.norm_eps,  rope.cos,
@@ -93,7 +87,6 @@ class CpuBackend final : public Backend {
   }
 
   void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
-    const std::lock_guard lock(mutex_);
     cpu::tree_attention(kernels_, pool_, scratch_, out, in, batch);
   }
 
@@ -104,7 +97,6 @@ class CpuBackend final : public Backend {
   }
 
   void top_k(Tensor values, Tensor ids, Tensor logits) override {
-    const std::lock_guard lock(mutex_);
     pool_.parallel_for(logits.rows, row_grain(logits.cols), [&](int64_t first, int64_t last, int) {
       for (int64_t r = first; r < last; ++r) {
         kernels_.top_k(values.row<float>(r), ids.row<int32_t>(r), values.cols, logits.row<float>(r),
@@ -114,7 +106,6 @@ class CpuBackend final : public Backend {
   }
 
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
-    const std::lock_guard lock(mutex_);
     const size_t bytes = SampleScratch(Carver(nullptr), logits.cols).bytes;
     auto* memory =
         static_cast<char*>(scratch_.reserve(bytes * static_cast<size_t>(pool_.num_threads())));
@@ -132,7 +123,6 @@ class CpuBackend final : public Backend {
 
   void commit(const KvLayout& cache, Tensor keys, Tensor values,
               std::span<const CommitRow> rows) override {
-    const std::lock_guard lock(mutex_);
     const int64_t work = static_cast<int64_t>(rows.size()) * keys.cols;
     pool_.parallel_for(cache.num_layers, row_grain(std::max<int64_t>(1, work)),
                        [&](int64_t first, int64_t last, int) {
@@ -200,7 +190,6 @@ class CpuBackend final : public Backend {
   const DType compute_;
   ThreadPool pool_;
   Scratch scratch_;  // of the verb that runs
-  std::mutex mutex_;
 };
 
 }  // namespace
