@@ -8,18 +8,28 @@
 
 namespace medusa {
 
+namespace {
+
+// "(576, 1536)"
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string out = "(";
   for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
   return out + ")";
 }
 
+}  // namespace
+
+void check_shape(const HostTensor& tensor, const std::vector<int64_t>& shape,
+                 const std::string& name) {
+  check<ModelFormatError>(tensor.shape == shape, name, ": expected shape ", shape_text(shape),
+                          ", found ", shape_text(tensor.shape));
+}
+
 const HostTensor* TensorReader::find(const std::string& name,
                                      const std::vector<int64_t>& shape) const {
   const auto it = tensors_.find(name);
   if (it == tensors_.end()) return nullptr;
-  check<ModelFormatError>(it->second.shape == shape, name, ": expected shape ", shape_text(shape),
-                          ", found ", shape_text(it->second.shape));
+  check_shape(it->second, shape, name);
   return &it->second;
 }
 

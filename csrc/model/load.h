@@ -37,7 +37,8 @@ std::vector<float> widen(const HostTensor& tensor, const std::string& name);
 /// Throws ModelFormatError unless every field is in range and consistent.
 void check_config(const ModelConfig& config);
 
-/// "(576, 1536)"
-std::string shape_text(const std::vector<int64_t>& shape);
+/// Throws ModelFormatError naming the tensor unless it has this shape.
+void check_shape(const HostTensor& tensor, const std::vector<int64_t>& shape,
+                 const std::string& name);
 
 }  // namespace medusa

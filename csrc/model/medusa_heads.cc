@@ -1,6 +1,6 @@
 #include "model/medusa_heads.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "backend/ops.h"
 #include "base/check.h"
@@ -10,24 +10,13 @@ namespace medusa {
 
 HeadsWorkspace::HeadsWorkspace(Backend& backend, int64_t max_rows, int num_heads, int64_t hidden,
                                int64_t draft_vocab, int top_k)
-    : max_rows_(max_rows) {
-  const auto make = [&](DType dtype, int64_t cols) {
-    Tensor tensor{nullptr, dtype, num_heads * max_rows, cols};
-    buffers_.push_back(backend.allocate(std::max<size_t>(tensor.bytes(), 64)));
-    tensor.data = buffers_.back().data();
-    return tensor;
-  };
-  state_ = make(backend.compute_dtype(), hidden);
-  next_ = make(backend.compute_dtype(), hidden);
-  logits_ = make(DType::f32, draft_vocab);
-  values_ = make(DType::f32, top_k);
-  ids_ = make(DType::i32, top_k);
-}
-
-size_t HeadsWorkspace::bytes() const {
-  size_t total = 0;
-  for (const Buffer& buffer : buffers_) total += buffer.bytes();
-  return total;
+    : store_(backend) {
+  const int64_t rows = num_heads * max_rows;
+  state_ = store_.add(backend.compute_dtype(), rows, hidden);
+  next_ = store_.add(backend.compute_dtype(), rows, hidden);
+  logits_ = store_.add(DType::f32, rows, draft_vocab);
+  values_ = store_.add(DType::f32, rows, top_k);
+  ids_ = store_.add(DType::i32, rows, top_k);
 }
 
 std::vector<float> unpack_rows(Backend& backend, const Weight& weight,
@@ -67,11 +56,8 @@ void MedusaHeads::load_residual(Backend& backend, const Heads::Source& source, i
     for (size_t layer = 0; layer < num_layers; ++layer) {
       const Heads::Layer& from = source.residual[head][layer];
       const std::string name = text(head, ".", layer, ".linear");
-      const std::vector<int64_t> square{hidden, hidden}, flat{hidden};
-      check<ModelFormatError>(from.weight.shape == square, name, ".weight: expected shape ",
-                              shape_text(square), ", found ", shape_text(from.weight.shape));
-      check<ModelFormatError>(!from.bias || from.bias->shape == flat, name,
-                              ".bias: expected shape ", shape_text(flat));
+      check_shape(from.weight, {hidden, hidden}, name + ".weight");
+      if (from.bias) check_shape(*from.bias, {hidden}, name + ".bias");
       WeightSource packed{.parts = {&from.weight}, .name = name.c_str()};
       if (from.bias) packed.biases = {&*from.bias};
       layers.push_back(backend.prepare_weight(packed));
@@ -96,8 +82,7 @@ void MedusaHeads::load_projection(Backend& backend, const Llama& llama,
   for (size_t head = 0; head < source.projection.size(); ++head) {
     const std::string name = text(head, ".", num_layers(), ".weight");
     const HostTensor& from = source.projection[head];
-    check<ModelFormatError>(from.shape == shape, name, ": expected shape ", shape_text(shape),
-                            ", found ", shape_text(from.shape));
+    check_shape(from, shape, name);
     projection_.push_back(backend.prepare_weight({.parts = {&from}, .name = name.c_str()}));
   }
 }

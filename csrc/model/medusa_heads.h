@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "medusa/model.h"
 #include "model/llama.h"
+#include "model/tensor_store.h"
 
 namespace medusa {
 
@@ -16,13 +17,11 @@ class HeadsWorkspace {
   HeadsWorkspace(Backend& backend, int64_t max_rows, int num_heads, int64_t hidden,
                  int64_t draft_vocab, int top_k);
 
-  size_t bytes() const;
-  int64_t max_rows() const { return max_rows_; }
+  size_t bytes() const { return store_.bytes(); }
 
  private:
   friend class MedusaHeads;
-  int64_t max_rows_;
-  std::vector<Buffer> buffers_;
+  TensorStore store_;
   Tensor state_, next_;  // C (heads · rows, hidden)
   Tensor logits_;        // f32 (heads · rows, draft vocab)
   Tensor values_, ids_;  // f32, i32 (heads · rows, top_k)

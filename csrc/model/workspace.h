@@ -1,10 +1,8 @@
 #pragma once
 
-#include <vector>
-
 #include "backend/backend.h"
 #include "medusa/config.h"
-#include "tensor/buffer.h"
+#include "model/tensor_store.h"
 #include "tensor/tensor.h"
 
 namespace medusa {
@@ -17,7 +15,7 @@ class Workspace {
 
   int max_rows() const { return max_rows_; }
   int max_logits_rows() const { return static_cast<int>(logits_.rows); }
-  size_t bytes() const;
+  size_t bytes() const { return store_.bytes(); }
 
   Tensor residual(int64_t rows) const { return residual_.slice(0, rows); }  // f32 (rows, hidden)
   Tensor normed(int64_t rows) const { return normed_.slice(0, rows); }      // C (rows, hidden)
@@ -37,10 +35,8 @@ class Workspace {
   Tensor all_values() const { return values_; }
 
  private:
-  Tensor make(Backend& backend, DType dtype, int64_t rows, int64_t cols);
-
   int max_rows_;
-  std::vector<Buffer> buffers_;
+  TensorStore store_;
   Tensor residual_, normed_, qkv_, q_, attended_, mlp_, hidden_, picked_, logits_, keys_, values_;
 };
 
