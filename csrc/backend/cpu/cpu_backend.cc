@@ -14,7 +14,7 @@ namespace medusa {
 namespace cpu {
 namespace {
 
-constexpr int64_t kElementsPerThread = 1 << 15;  // of cheap work worth a second thread
+constexpr int64_t kElementsPerThread = 1 << 11;  // of cheap work worth a second thread
 constexpr int64_t kWeightBytesPerThread = 1 << 15;
 
 static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
@@ -66,12 +66,10 @@ class CpuBackend final : public Backend {
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
     const LinearArgs args = linear_args(out, x, weight, epilogue);
     const auto product = kernels_.linear[type_of(weight.dtype)];
-    const int64_t unit = epilogue == Epilogue::silu_mul ? 2 : 1;  // gate and up stay together
-    const int64_t blocks = (weight.out_features + kBlock - 1) / kBlock;
-    const int64_t unit_bytes = unit * kBlock * static_cast<int64_t>(x.row_bytes());
-    pool_.parallel_for(
-        blocks / unit, std::max<int64_t>(1, kWeightBytesPerThread / unit_bytes),
-        [&](int64_t first, int64_t last, int) { product(args, first * unit, last * unit); });
+    const int64_t panels = (weight.out_features + kPanel - 1) / kPanel;
+    const int64_t panel_bytes = kPanel * static_cast<int64_t>(x.row_bytes());
+    pool_.parallel_for(panels, std::max<int64_t>(1, kWeightBytesPerThread / panel_bytes),
+                       [&](int64_t first, int64_t last, int) { product(args, first, last); });
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,

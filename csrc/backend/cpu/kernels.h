@@ -9,6 +9,9 @@ namespace medusa::cpu {
 
 /// Columns of one packed block of weights.
 inline constexpr int kBlock = 16;
+/// Blocks of one panel: their lines alternate in memory, so that a product reads one stream.
+inline constexpr int kPanelBlocks = 2;
+inline constexpr int kPanel = kPanelBlocks * kBlock;
 /// Positions of one key or value tile (kPageSize).
 inline constexpr int kTile = 64;
 
@@ -24,7 +27,7 @@ struct LinearArgs {
   int64_t x_stride;
   int64_t rows;
   int64_t k;           // a multiple of 32
-  const void* weight;  // bf16 [n/16][k/2][16][2] or f32 [n/16][k][16], n padded to 16
+  const void* weight;  // bf16 [n/32][k/2][32][2] or f32 [n/32][k][32], n padded to 32
   const float* bias;   // (n) or null
   int64_t n;           // columns, padding left out
   Finish finish;
@@ -111,7 +114,7 @@ struct KernelTable {
   bool widens_activations;  // bf16 products take x widened to f32
   int row_padding;          // bf16 products read rows of LinearArgs::tail up to this
   void (*widen)(float* out, const uint16_t* x, int64_t n);
-  void (*linear[2])(const LinearArgs& args, int64_t first_block, int64_t last_block);
+  void (*linear[2])(const LinearArgs& args, int64_t first_panel, int64_t last_panel);
   void (*embed[2])(float* out, const void* weight, int64_t k, int32_t id);
   void (*rms_norm[2])(const RmsNormArgs& args, int64_t first_row, int64_t last_row);
   void (*rope[2])(const RopeArgs& args, int64_t first_row, int64_t last_row);

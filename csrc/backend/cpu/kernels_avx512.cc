@@ -4,8 +4,8 @@
 
 #define MEDUSA_ISA avx512
 #define MEDUSA_WIDTH 16
-#define MEDUSA_TILE_ROWS 6
-#define MEDUSA_TILE_BLOCKS 4
+#define MEDUSA_TILE_ROWS 12
+#define MEDUSA_TILE_BLOCKS 2
 #define MEDUSA_TILE_QUERIES 6
 #include "backend/cpu/kernels_body.inc"
 

@@ -10,6 +10,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/scratch.h"
 #include "base/check.h"
+#include "base/shared_pages.h"
 #include "tensor/quants.h"
 
 namespace medusa::cpu {
@@ -127,20 +128,20 @@ void widen_row(float* out, const HostTensor& tensor, int64_t row) {
              tensor.dtype, k);
 }
 
-// rows (16, k) to [k][16]; returns whether all are finite.
+// rows (16, k) to every other block of [k][32]; returns whether all are finite.
 bool interleave(float* out, const float* rows, int64_t k) {
   uint32_t worst = 0;
   for (int64_t i = 0; i < k; ++i) {
     for (int64_t n = 0; n < kBlock; ++n) {
       const float value = rows[n * k + i];
       worst = std::max(worst, std::bit_cast<uint32_t>(value) & 0x7fffffff);
-      out[i * kBlock + n] = value;
+      out[i * kPanel + n] = value;
     }
   }
   return worst < 0x7f800000;
 }
 
-// rows (16, k) to [k/2][16][2]; returns whether all are finite, rounded.
+// rows (16, k) to every other block of [k/2][32][2]; returns whether all are finite, rounded.
 bool interleave(bf16* out, const float* rows, int64_t k) {
   int worst = 0;
   for (int64_t i = 0; i < k; i += 2) {
@@ -148,12 +149,16 @@ bool interleave(bf16* out, const float* rows, int64_t k) {
       for (int64_t odd = 0; odd < 2; ++odd) {
         const bf16 value = to_bf16(rows[n * k + i + odd]);
         worst = std::max(worst, value.bits & 0x7fff);
-        out[i * kBlock + n * 2 + odd] = value;
+        out[i * kPanel + n * 2 + odd] = value;
       }
     }
   }
   return worst < 0x7f80;
 }
+
+// Of one column block: a float or two bf16 of each column.
+template <class T>
+constexpr int64_t kLineElements = 64 / sizeof(T);
 
 // Blocks first .. last - 1. Returns the first packed row of a block with a value that is not
 // finite, or -1.
@@ -171,7 +176,8 @@ int64_t pack_blocks(T* out, const WeightSource& source, const Weight& weight, in
       const SourceRow from = locate(source, n);
       widen_row(rows + lane * k, *source.parts[from.part], from.row);
     }
-    if (!interleave(out + block * k * kBlock, rows, k)) return block * kBlock;
+    T* to = out + block / kPanelBlocks * k * kPanel + block % kPanelBlocks * kLineElements<T>;
+    if (!interleave(to, rows, k)) return block * kBlock;
   }
   return -1;
 }
@@ -197,8 +203,10 @@ Buffer pack_bias(const WeightSource& source, const Weight& weight) {
 
 template <class T>
 void pack_matrix(const WeightSource& source, Weight& weight, ThreadPool& pool) {
-  const int64_t k = weight.in_features, blocks = (weight.out_features + kBlock - 1) / kBlock;
-  weight.storage = page_buffer(static_cast<size_t>(blocks * kBlock * k) * sizeof(T));
+  const int64_t k = weight.in_features, panels = (weight.out_features + kPanel - 1) / kPanel;
+  const int64_t blocks = panels * kPanelBlocks;
+  const size_t bytes = static_cast<size_t>(panels * kPanel * k) * sizeof(T);
+  weight.storage = {map_shared_pages(bytes), bytes, unmap_shared_pages};
   const size_t per_thread = static_cast<size_t>(k * kBlock);
   std::vector<float> rows(per_thread * static_cast<size_t>(pool.num_threads()));
   std::atomic<int64_t> bad{-1};
