@@ -96,19 +96,20 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
 }
 #endif
 
+// The upper half folded onto the lower, `half` lanes apart; lanes beyond hold what is of no use.
+MEDUSA_INLINE Vec shifted_down(Vec a, int half) {
+  return __builtin_shuffle(a, (lanes() + half) & (kWidth - 1));
+}
 // Halves are folded together, in this order on every ISA of one width.
 MEDUSA_INLINE float reduce_add(Vec a) {
-  float v[kWidth];
-  store(v, a);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
-  }
-  return v[0];
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) a += shifted_down(a, half);
+  return a[0];
 }
 MEDUSA_INLINE float reduce_max(Vec a) {
-  float best = a[0];
-  for (int i = 1; i < kWidth; ++i) best = a[i] > best ? a[i] : best;
-  return best;
+#pragma GCC unroll 4
+  for (int half = kWidth / 2; half > 0; half /= 2) a = max(a, shifted_down(a, half));
+  return a[0];
 }
 
 // e^x within 2 ulp (Cephes expf); 0 below -87, e^88.37 above 88.37.
