@@ -16,25 +16,24 @@ import numpy as np
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.checkpoint import resolve
-from medusa_native.loading.fields import read_json
-from medusa_native.loading.heads_names import HeadTensors, is_head_tensor, sort_tensors
-from medusa_native.loading.hf import read_shards
-from medusa_native.loading.safetensors_file import read_safetensors
+from medusa_native.loading.float8 import widen_heads
+from medusa_native.loading.heads_files import HUB_FILES, HeadsFiles, read_heads_files
+from medusa_native.loading.heads_notes import Notes, compare, compare_vocabulary
+from medusa_native.loading.heads_tensors import HeadTensors, Key, sort_tensors
 from medusa_native.loading.tensors import (
     HostTensor,
     require_finite,
     require_shape,
     require_weight,
 )
-from medusa_native.loading.torch_file import read_torch
 
 if TYPE_CHECKING:
     import os
 
     import numpy.typing as npt
 
-_HUB_FILES = ("*.safetensors", "medusa_lm_head.pt")
 _MAX_PADDING = 1024  # rows by which exporters round a vocabulary up
+_MAX_VOCAB = 2**31 - 1
 
 Layer = tuple[HostTensor, HostTensor | None]
 
@@ -55,6 +54,12 @@ class HeadsCheckpoint:
         What config.json beside the tensors says, for information.
     path
         The file or folder they came from.
+    family
+        Whose names the tensors have: a key of `heads_names.FAMILIES`.
+    vocab_size
+        Tokens of the backbone's vocabulary; None: not known from the files.
+    notes
+        What is odd about the files, one statement each.
     """
 
     residual: list[list[Layer]]
@@ -62,6 +67,9 @@ class HeadsCheckpoint:
     token_map: npt.NDArray[np.int32] | None = None
     config: dict[str, Any] = field(default_factory=dict)
     path: Path = Path()
+    family: str = "medusa"
+    vocab_size: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_heads(self) -> int:
@@ -78,18 +86,23 @@ class HeadsCheckpoint:
         """1: heads have their own projections; 2: they use the backbone's."""
         return 2 if self.projection is None else 1
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states the heads read."""
+        return self.residual[0][0][0].shape[0]
+
 
 def load_heads(
-    source: str | os.PathLike[str], hidden_size: int, vocab_size: int
+    source: str | os.PathLike[str], hidden_size: int | None = None, vocab_size: int | None = None
 ) -> HeadsCheckpoint:
-    """Read Medusa heads without copying them.
+    """Read Medusa heads of any known layout without copying them; FP8 weights become float32.
 
     Parameters
     ----------
     source
         A `.safetensors` or `.pt` file, a folder, or a hub id.
     hidden_size, vocab_size
-        Of the backbone they are meant for.
+        Of the backbone they are meant for; None: what the files themselves say.
 
     Raises
     ------
@@ -98,116 +111,152 @@ def load_heads(
     ModelFormatError
         The file is damaged, incomplete, not finite, or made for another model. The message names
         file, tensor, expected and found.
+
+    Warns
+    -----
+    UserWarning
+        Where config.json contradicts the tensors, or the heads were trained on a changed backbone.
     """
-    path, folder = _locate(resolve(source, _HUB_FILES))
-    config = dict(read_json(folder / "config.json").values) if _has_config(folder) else {}
-    shared = config.get("model_type") == "medusa" and config.get("original_lm_head") is True
-    tensors = sort_tensors(path, _read(path), shared)
-    _compare(path, config, tensors)
-    residual = _residual(path, tensors, hidden_size)
-    token_map = _token_map(path, tensors.token_map, vocab_size)
-    rows = vocab_size if token_map is None else token_map.size
-    projection = _projection(path, tensors, rows, hidden_size)
-    _require_finite(path, tensors)
-    return HeadsCheckpoint(residual, projection, token_map, config, path)
+    files = read_heads_files(resolve(source, HUB_FILES))
+    heads = sort_tensors(
+        files.path,
+        files.tensors,
+        files=files.files,
+        own_lm_head=files.is_vllm,
+        shared=files.config.get("original_lm_head") is True,
+    )
+    notes = Notes(files.path)
+    if widened := widen_heads(heads):
+        notes.add(f"{widened} FP8 weights (E4M3) are widened to float32 with their scales")
+    compare(files, heads, notes)
+    checkpoint = _checked(files, heads, notes, hidden_size, vocab_size)
+    for text in notes.warnings:
+        warnings.warn(text, stacklevel=2)
+    return checkpoint
 
 
-def _locate(path: Path) -> tuple[Path, Path]:
-    """Find the file or folder that holds the tensors, and the folder of config.json."""
-    if not path.is_dir():
-        return path, path.parent
-    for name in ("medusa_lm_head.safetensors", "medusa_lm_head.pt"):
-        if (path / name).is_file():
-            return path / name, path
-    return path, path
+def _checked(
+    files: HeadsFiles, heads: HeadTensors, notes: Notes, hidden: int | None, vocab: int | None
+) -> HeadsCheckpoint:
+    hidden = hidden or (heads.tensors["weight", 0, 0].shape or (0,))[0]
+    vocab = vocab or _vocab_size(files, heads)
+    residual = _residual(heads, hidden)
+    token_map = _token_map(heads, vocab or _MAX_VOCAB)
+    projection = _projection(heads, vocab, hidden, token_map, notes)
+    _require_finite(heads)
+    if vocab:
+        rows = vocab if token_map is None else token_map.size
+        compare_vocabulary(files, rows, vocab, notes)
+    return HeadsCheckpoint(
+        residual,
+        projection,
+        token_map,
+        files.config,
+        files.path,
+        heads.family,
+        vocab,
+        tuple(notes.all),
+    )
 
 
-def _has_config(folder: Path) -> bool:
-    return (folder / "config.json").is_file()
+def _vocab_size(files: HeadsFiles, heads: HeadTensors) -> int | None:
+    """Return the vocabulary of the backbone, as far as the files tell."""
+    size = files.config.get("vocab_size")
+    known = size if type(size) is int and 0 < size <= _MAX_VOCAB else None
+    projection = heads.tensors.get(("projection", 0, 0))
+    token_map = heads.tensors.get(("token_map", 0, 0))
+    if projection is None or (token_map is not None and token_map.shape == projection.shape[:1]):
+        return known
+    rows = projection.shape[0] if projection.shape else 0
+    return known if known and known <= rows <= known + _MAX_PADDING else rows
 
 
-def _read(path: Path) -> dict[str, HostTensor]:
-    if path.is_dir():
-        return read_shards(path, is_head_tensor)
-    if path.suffix in (".pt", ".bin", ".pth"):
-        return read_torch(path, is_head_tensor)
-    return read_safetensors(path, is_head_tensor)
-
-
-def _compare(path: Path, config: dict[str, Any], tensors: HeadTensors) -> None:
-    """Warn where config.json and the tensors disagree. The tensors are right."""
-    counts = {"medusa_num_heads": tensors.num_heads, "medusa_num_layers": tensors.num_layers}
-    for key, found in counts.items():
-        if config.get(key, found) != found:
-            warnings.warn(
-                f"{path}: config.json says {key} {config[key]!r}; the tensors hold {found}, which "
-                "is what counts",
-                stacklevel=3,
-            )
-
-
-def _residual(path: Path, tensors: HeadTensors, hidden: int) -> list[list[Layer]]:
-    for (head, layer), weight in tensors.weight.items():
-        _check(path, tensors.names["weight", head, layer], weight, (hidden, hidden))
-        bias = tensors.bias.get((head, layer))
-        if bias is not None:
-            _check(path, tensors.names["bias", head, layer], bias, (hidden,))
+def _residual(heads: HeadTensors, hidden: int) -> list[list[Layer]]:
+    for key, weight in heads.role("weight").items():
+        _check(heads, key, weight, (hidden, hidden))
+    for key, bias in heads.role("bias").items():
+        _check(heads, key, bias, (hidden,))
+    tensors = heads.tensors
     return [
-        [(tensors.weight[h, k], tensors.bias.get((h, k))) for k in range(tensors.num_layers)]
-        for h in range(tensors.num_heads)
+        [(tensors["weight", h, k], tensors.get(("bias", h, k))) for k in range(heads.num_layers)]
+        for h in range(heads.num_heads)
     ]
 
 
-def _check(path: Path, name: str, tensor: HostTensor, shape: tuple[int, ...]) -> None:
-    require_weight(path, name, tensor)
-    require_shape(path, name, tensor, shape)
+def _check(heads: HeadTensors, key: Key, tensor: HostTensor, shape: tuple[int, ...]) -> None:
+    require_weight(heads.file(key), heads.names[key], tensor)
+    require_shape(heads.file(key), heads.names[key], tensor, shape)
 
 
 def _projection(
-    path: Path, tensors: HeadTensors, rows: int, hidden: int
+    heads: HeadTensors,
+    vocab: int | None,
+    hidden: int,
+    token_map: npt.NDArray[np.int32] | None,
+    notes: Notes,
 ) -> list[HostTensor] | None:
-    if not tensors.projection:
-        return None
-    result = []
-    for head in range(tensors.num_heads):
-        tensor = tensors.projection[head]
-        if tensors.token_map is None:
-            tensor = _without_padding(tensor, rows)
-        _check(path, tensors.names["projection", head, 0], tensor, (rows, hidden))
-        result.append(tensor)
-    return result
+    """Return the projections with exactly one row for each draft id."""
+    stored = heads.role("projection")
+    for key, tensor in stored.items():
+        fitted = _draft_rows(tensor, vocab, token_map, notes)
+        rows = vocab if token_map is None else token_map.size
+        _check(heads, key, fitted, (rows or 0, hidden))
+        stored[key] = fitted
+    return [stored["projection", h, 0] for h in range(heads.num_heads)] if stored else None
+
+
+def _draft_rows(
+    tensor: HostTensor, vocab: int | None, token_map: npt.NDArray[np.int32] | None, notes: Notes
+) -> HostTensor:
+    """Leave padding out and, where all rows are stored beside a token map, take the map's rows."""
+    mapped = token_map is not None and tensor.shape[:1] == (token_map.size,)
+    if len(tensor.shape) != 2 or mapped or vocab is None:
+        return tensor
+    whole = _without_padding(tensor, vocab)
+    if whole is not tensor:
+        notes.add(f"projections have {tensor.shape[0] - vocab} rows of padding")
+    if token_map is None or whole.shape[0] != vocab:
+        return whole
+    notes.add("projections have a row for every token; those of token_map are taken")
+    return gather_rows(whole, token_map)
+
+
+def gather_rows(tensor: HostTensor, rows: npt.NDArray[np.int32]) -> HostTensor:
+    """Return a copy of some rows of a matrix, in the type it is stored in."""
+    stored = tensor.data.reshape(tensor.shape[0], -1)[rows]
+    return HostTensor(stored.reshape(-1), tensor.dtype, (len(rows), *tensor.shape[1:]))
 
 
 def _without_padding(tensor: HostTensor, rows: int) -> HostTensor:
-    if len(tensor.shape) != 2 or not rows < tensor.shape[0] <= rows + _MAX_PADDING:
+    if not rows < tensor.shape[0] <= rows + _MAX_PADDING:
         return tensor
     row_bytes = tensor.data.size // tensor.shape[0]
     return HostTensor(tensor.data[: rows * row_bytes], tensor.dtype, (rows, tensor.shape[1]))
 
 
-def _token_map(path: Path, tensor: HostTensor | None, vocab: int) -> npt.NDArray[np.int32] | None:
+def _token_map(heads: HeadTensors, vocab: int) -> npt.NDArray[np.int32] | None:
+    key = ("token_map", 0, 0)
+    tensor = heads.tensors.get(key)
     if tensor is None:
         return None
+    where = f"{heads.file(key)}: tensor '{heads.names[key]}'"
     if tensor.dtype not in ("I32", "I64") or len(tensor.shape) != 1 or tensor.shape[0] < 1:
         raise ModelFormatError(
-            f"{path}: tensor 'token_map' must be a list of I32 or I64, "
-            f"found {tensor.dtype} {tensor.shape}"
+            f"{where} must be a list of I32 or I64, found {tensor.dtype} {tensor.shape}"
         )
     ids = tensor.to_int64()
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab:
+        raise ModelFormatError(f"{where} must hold ids in [0, {vocab}), found {low} to {high}")
+    values, counts = np.unique(ids, return_counts=True)
+    if values.size != ids.size:
         raise ModelFormatError(
-            f"{path}: tensor 'token_map' must hold ids in [0, {vocab}), found {low} to {high}"
+            f"{where} must hold each id once, found repeats of {values[counts > 1][0]}"
         )
-    if np.unique(ids).size != ids.size:
-        raise ModelFormatError(f"{path}: tensor 'token_map' must hold each id once, found repeats")
     return ids.astype(np.int32)
 
 
-def _require_finite(path: Path, tensors: HeadTensors) -> None:
-    groups = (("weight", tensors.weight), ("bias", tensors.bias))
-    for role, group in groups:
-        for (head, layer), tensor in group.items():
-            require_finite(path, tensors.names[role, head, layer], tensor)
-    for head, tensor in tensors.projection.items():
-        require_finite(path, tensors.names["projection", head, 0], tensor)
+def _require_finite(heads: HeadTensors) -> None:
+    for role in ("weight", "bias", "projection"):
+        for key, tensor in heads.role(role).items():
+            require_finite(heads.file(key), heads.names[key], tensor)

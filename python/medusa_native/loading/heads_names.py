@@ -1,172 +1,127 @@
 """Names of Medusa head tensors in the wild.
 
-Sources: FasterDecoding/Medusa (`{h}.{l}.linear.weight`, `{h}.{L}.weight`, with or without a
-`medusa_head.` prefix), PEFT adapters of it, vLLM (`blocks.{h}.layers.{l}.weight`,
-`lm_heads.{h}.weight`, `token_map`), TensorRT-LLM (`{h}.medusa_layers.{l}.linear.weight`,
-`{h}.lm_head.weight`), ModelOpt (scales beside FP8 weights, which are refused).
+Sources: FasterDecoding/Medusa (`{h}.{l}.linear.weight`, `{h}.{L}.weight`, inside a full model behind
+`medusa_head.`), PEFT adapters of it, vLLM (`blocks.{h}.layers.{l}.weight`, `lm_heads.{h}.weight`,
+`token_map`), TensorRT-LLM (`medusa_heads.{h}.medusa_layers.{l}.linear.weight`,
+`medusa_heads.{h}.lm_head.weight`), ModelOpt (`medusa_heads.{h}.{l}.linear.weight` with scales).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-from medusa_native.errors import ModelFormatError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from medusa_native.loading.tensors import HostTensor
+# What is known about a family: the names of a residual block's part and of a projection.
+FAMILIES = {
+    "medusa": ("{h}.{l}.linear.{part}", "{h}.{depth}.weight"),
+    "full model": ("medusa_head.{h}.{l}.linear.{part}", "medusa_head.{h}.{depth}.weight"),
+    "peft": (
+        "base_model.model.medusa_head.{h}.{l}.linear.{part}",
+        "base_model.model.medusa_head.{h}.{depth}.weight",
+    ),
+    "vllm": ("blocks.{h}.layers.{l}.{part}", "lm_heads.{h}.weight"),
+    "tensorrt-llm": (
+        "medusa_heads.{h}.medusa_layers.{l}.linear.{part}",
+        "medusa_heads.{h}.lm_head.weight",
+    ),
+    "modelopt": ("medusa_heads.{h}.{l}.linear.{part}", "medusa_heads.{h}.{depth}.weight"),
+}
 
 _PREFIX = re.compile(r"^(?:base_model\.model\.|model\.|medusa_heads?\.|heads\.)+")
 _ADAPTER = re.compile(r"\.modules_to_save\.[^.]+\.")
 
-_RESIDUAL = tuple(
-    re.compile(pattern + r"\.(weight|bias|weight_scale|input_scale)")
-    for pattern in (
-        r"(\d{1,4})\.(\d{1,4})\.linear",
-        r"(\d{1,4})\.medusa_layers\.(\d{1,4})\.linear",
-        r"blocks\.(\d{1,4})\.layers\.(\d{1,4})",
+# layout, kind, name: head, layer, part
+_PATTERNS = tuple(
+    (layout, kind, re.compile(pattern))
+    for layout, kind, pattern in (
+        ("medusa", "residual", r"(\d{1,4})\.(\d{1,4})\.linear\.(\w+)"),
+        ("medusa", "projection", r"(\d{1,4})\.(\d{1,4})\.(\w+)"),
+        ("tensorrt-llm", "residual", r"(\d{1,4})\.medusa_layers\.(\d{1,4})\.linear\.(\w+)"),
+        ("tensorrt-llm", "projection", r"(\d{1,4})\.()lm_head\.(\w+)"),
+        ("vllm", "residual", r"blocks\.(\d{1,4})\.layers\.(\d{1,4})\.(\w+)"),
+        ("vllm", "projection", r"lm_heads\.(\d{1,4})\.()(\w+)"),
     )
 )
-_NUMBERED_PROJECTION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(weight|weight_scale|input_scale)")
-_NAMED_PROJECTION = re.compile(r"(?:(\d{1,4})\.lm_head|lm_heads\.(\d{1,4}))\.weight")
+# A name that begins like this belongs to heads, known or not.
+_LIKE_HEADS = re.compile(r"\d+\.(\d+|medusa_layers|lm_head)\.|blocks\.\d+\.layers\.|lm_heads\.")
+
+_ROLES = {
+    ("residual", "weight"): "weight",
+    ("residual", "bias"): "bias",
+    ("residual", "weight_scale"): "weight_scale",
+    ("residual", "weights_scaling_factor"): "weight_scale",
+    ("residual", "input_scale"): "input_scale",
+    ("residual", "activation_scaling_factor"): "input_scale",
+    ("projection", "weight"): "projection",
+    ("projection", "weight_scale"): "projection_scale",
+    ("projection", "weights_scaling_factor"): "projection_scale",
+    ("projection", "input_scale"): "projection_input_scale",
+    ("projection", "activation_scaling_factor"): "projection_input_scale",
+}
 
 
-@dataclass
-class HeadTensors:
-    """Tensors of heads by role.
+class Place(NamedTuple):
+    """Where a tensor belongs.
 
-    `weight` and `bias` are keyed by (head, layer), `projection` by head; `names` maps (role, head,
-    layer) to the name in the file, for messages.
+    `role` is "weight", "bias", "projection", one of their scales, "token_map", "lm_head" (a
+    projection that all heads share), or "unknown" for a part of heads that no reader knows.
+    `depth` is the number of layers a projection's name says it stands after.
     """
 
-    weight: dict[tuple[int, int], HostTensor] = field(default_factory=dict)
-    bias: dict[tuple[int, int], HostTensor] = field(default_factory=dict)
-    projection: dict[int, HostTensor] = field(default_factory=dict)
-    token_map: HostTensor | None = None
-    names: dict[tuple[str, int, int], str] = field(default_factory=dict)
-    num_heads: int = 0
-    num_layers: int = 0
+    family: str
+    role: str
+    head: int = 0
+    layer: int = 0
+    depth: int | None = None
 
 
-def _strip(name: str) -> str:
-    return _PREFIX.sub("", _ADAPTER.sub(".", name))
-
-
-def is_head_tensor(name: str) -> bool:
-    """Whether a tensor of this name belongs to Medusa heads, or may do so."""
-    if ".original_module." in name:
-        return False
-    stem = _strip(name)
-    patterns = (*_RESIDUAL, _NUMBERED_PROJECTION, _NAMED_PROJECTION)
-    plain = stem in ("token_map", "lm_head.weight")
-    return plain or any(pattern.fullmatch(stem) for pattern in patterns)
-
-
-def sort_tensors(path: Path, tensors: dict[str, HostTensor], shared: bool) -> HeadTensors:
-    """Give every tensor its role and check that the set is complete.
+def place_of(name: str, own_lm_head: bool = False) -> Place | None:
+    """Return the place of a tensor in Medusa heads; None for tensors of the backbone.
 
     Parameters
     ----------
-    path
-        Where they came from, for messages.
-    tensors
-        Name in the file to tensor.
-    shared
-        Whether one projection serves all heads (vLLM's `original_lm_head`).
-
-    Raises
-    ------
-    ModelFormatError
-        A tensor is missing, claimed twice, or stands after the wrong layer.
+    name
+        Its name in the file.
+    own_lm_head
+        Whether a plain `lm_head.weight` belongs to the heads (vLLM) and not to a backbone.
     """
-    sorter = _Sorter(path, shared)
-    for name, tensor in tensors.items():
-        sorter.take(name, tensor)
-    return sorter.finish()
+    if ".original_module." in name:
+        return None
+    plain = _ADAPTER.sub(".", name)
+    stem = _PREFIX.sub("", plain)
+    prefix = plain[: len(plain) - len(stem)]
+    if stem == "token_map":
+        return Place("", "token_map")
+    if stem == "lm_head.weight" and own_lm_head:
+        return Place("vllm", "lm_head")
+    for layout, kind, pattern in _PATTERNS:
+        if match := pattern.fullmatch(stem):
+            family = _family(layout, prefix, name)
+            return _numbered(family, kind, match)
+    odd = "medusa_head" in prefix or _LIKE_HEADS.match(stem)
+    return Place("", "unknown") if odd else None
 
 
-class _Sorter:
-    """Collects tensors by role; `finish` holds them against each other."""
+def name_of(family: str, role: str, head: int, layer: int, depth: int) -> str:
+    """Return what a family calls a weight, bias or projection."""
+    block, projection = FAMILIES[family]
+    if role == "projection":
+        return projection.format(h=head, depth=depth)
+    return block.format(h=head, l=layer, part=role)
 
-    def __init__(self, path: Path, shared: bool) -> None:
-        self._path = path
-        self._shared = shared
-        self._result = HeadTensors()
-        self._depths: dict[str, int] = {}  # projection's name -> layers it stands after
 
-    def take(self, name: str, tensor: HostTensor) -> None:
-        stem = _strip(name)
-        if stem.endswith("_scale"):
-            raise self._fail(f"'{name}': heads in F32, F16 or BF16 expected, found scaled FP8")
-        for pattern in _RESIDUAL:
-            if match := pattern.fullmatch(stem):
-                self._put(match[3], int(match[1]), int(match[2]), name, tensor)
-        if match := _NUMBERED_PROJECTION.fullmatch(stem):
-            self._put("projection", int(match[1]), 0, name, tensor)
-            self._depths[name] = int(match[2])
-        if match := _NAMED_PROJECTION.fullmatch(stem):
-            self._put("projection", int(match[1] or match[2]), 0, name, tensor)
-        if stem == "lm_head.weight" and self._shared:
-            self._put("projection", 0, 0, name, tensor)
-        if stem == "token_map":
-            self._result.token_map = tensor
+def _family(layout: str, prefix: str, name: str) -> str:
+    if layout != "medusa":
+        return layout
+    if "base_model." in prefix or ".modules_to_save." in name:
+        return "peft"
+    if "medusa_heads." in prefix:
+        return "modelopt"
+    return "full model" if "medusa_head." in prefix else "medusa"
 
-    def finish(self) -> HeadTensors:
-        self._count()
-        if self._shared:
-            self._share()
-        self._require_projections()
-        return self._result
 
-    def _fail(self, problem: str) -> ModelFormatError:
-        return ModelFormatError(f"{self._path}: tensor {problem}")
-
-    def _put(self, role: str, head: int, layer: int, name: str, tensor: HostTensor) -> None:
-        other = self._result.names.setdefault((role, head, layer), name)
-        if other != name:
-            raise self._fail(f"'{name}' and tensor '{other}' claim the same place")
-        if role == "projection":
-            self._result.projection[head] = tensor
-        else:
-            group = self._result.weight if role == "weight" else self._result.bias
-            group[head, layer] = tensor
-
-    def _count(self) -> None:
-        """Take the counts from the keys, and require a weight at every place."""
-        result = self._result
-        blocks = [*result.weight, *result.bias]
-        if not result.weight:
-            raise self._fail("'0.0.linear.weight' or alike expected (Medusa heads), found none")
-        result.num_heads = 1 + max(*(head for head, _ in blocks), *result.projection, 0)
-        result.num_layers = 1 + max(layer for _, layer in blocks)
-        for head in range(result.num_heads):
-            for layer in range(result.num_layers):
-                if (head, layer) not in result.weight:
-                    raise self._fail(
-                        f"'{head}.{layer}.linear.weight' expected ({result.num_heads} heads of "
-                        f"{result.num_layers} layers), found none"
-                    )
-
-    def _share(self) -> None:
-        result = self._result
-        for head in range(1, result.num_heads if 0 in result.projection else 0):
-            result.projection.setdefault(head, result.projection[0])
-            result.names.setdefault(("projection", head, 0), result.names["projection", 0, 0])
-
-    def _require_projections(self) -> None:
-        result = self._result
-        for name, depth in self._depths.items():
-            if depth != result.num_layers:
-                raise self._fail(
-                    f"'{name}': a projection after {result.num_layers} layers expected, "
-                    f"found one after {depth}"
-                )
-        for head in range(result.num_heads if result.projection else 0):
-            if head not in result.projection:
-                raise self._fail(
-                    f"'{head}.{result.num_layers}.weight' expected because other heads have a "
-                    "projection, found none"
-                )
+def _numbered(family: str, kind: str, match: re.Match[str]) -> Place:
+    role = _ROLES.get((kind, match[3]), "unknown")
+    if kind == "residual":
+        return Place(family, role, int(match[1]), int(match[2]))
+    return Place(family, role, int(match[1]), 0, int(match[2]) if match[2] else None)

@@ -49,11 +49,20 @@ def read_shards(
 ) -> dict[str, HostTensor]:
     """Map the tensors of a folder: one file, or the shards an index lists."""
     for name, reader in _READERS:
-        for paths in (_single(folder, name), _indexed(folder, name)):
-            if paths:
-                return {k: v for path in paths for k, v in reader(path, wanted).items()}
+        paths = _shards(folder, name)
+        if paths:
+            return {k: v for path in paths for k, v in reader(path, wanted).items()}
     expected = ", ".join(f"{name}, {name}.index.json" for name, _ in _READERS)
     raise ModelFormatError(f"{folder}: one of {expected} expected, found none")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the file, or the shards an index lists, that hold a model; empty when there is none."""
+    return next((paths for name, _ in _READERS if (paths := _shards(folder, name))), [])
+
+
+def _shards(folder: Path, name: str) -> list[Path]:
+    return _single(folder, name) or _indexed(folder, name)
 
 
 def _single(folder: Path, name: str) -> list[Path]:

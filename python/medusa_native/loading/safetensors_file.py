@@ -16,13 +16,13 @@ from safetensors import safe_open
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.fields import reading
-from medusa_native.loading.tensors import HostTensor, aligned, num_bytes
+from medusa_native.loading.tensors import FLOAT8, HostTensor, aligned, num_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_PLAIN = ("F32", "F16", "BF16", "I32", "I64")
+_PLAIN = ("F32", "F16", "BF16", "I32", "I64", FLOAT8)
 
 
 def read_safetensors(

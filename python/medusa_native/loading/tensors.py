@@ -23,11 +23,14 @@ DTYPES = (
     *("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
 )
 
+FLOAT8 = "F8_E4M3"  # stored by ModelOpt; readers widen it, nothing computes with it
 _WEIGHT_DTYPES = frozenset(DTYPES) - {"I32", "I64"}
 
 
 def block_size(dtype: str) -> tuple[int, int]:
     """Elements and bytes of one block of `dtype` (one element for plain types)."""
+    if dtype == FLOAT8:
+        return 1, 1
     elements, size = GGML_QUANT_SIZES[GGMLQuantizationType[dtype]]
     return elements, size
 
@@ -48,7 +51,7 @@ class HostTensor:
         The stored bytes, uint8 (num_bytes,), contiguous, read-only when mapped. The first byte is
         aligned to the element (block formats: to 2 bytes).
     dtype
-        One of `DTYPES`.
+        One of `DTYPES`, or `FLOAT8`.
     shape
         Logical row-major shape, (out_features, in_features) for weights.
     """

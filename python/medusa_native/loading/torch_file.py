@@ -8,7 +8,7 @@ import numpy as np
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.fields import reading
-from medusa_native.loading.tensors import HostTensor
+from medusa_native.loading.tensors import FLOAT8, HostTensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ _DTYPES = {
     "torch.bfloat16": "BF16",
     "torch.int32": "I32",
     "torch.int64": "I64",
+    "torch.float8_e4m3fn": FLOAT8,
 }
 
 
