@@ -60,18 +60,39 @@ def public(setting: Any) -> Any:
     return setting
 
 
-def save(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> Path:
-    """Write a result with the machine and commit it was measured on."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    result = {
-        "benchmark": name,
+def run_record(settings: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures with the machine and commit they were measured on."""
+    return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
         "machine": machine(),
         "settings": {key: public(value) for key, value in settings.items()},
         "figures": dict(figures),
     }
+
+
+def save(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> Path:
+    """Write the result of one run."""
+    return _write(name, {"benchmark": name, **run_record(settings, figures)})
+
+
+def add(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> Path:
+    """Write a run beside earlier ones of other settings or another device."""
+    path = RESULTS / f"{name}.json"
+    run = run_record(settings, figures)
+    earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+    kept = [other for other in earlier if not _is_repeated(other, run)]
+    return _write(name, {"benchmark": name, "runs": [*kept, run]})
+
+
+def _is_repeated(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    same_device = one["figures"]["device"] == other["figures"]["device"]
+    return same_device and one["settings"] == other["settings"]
+
+
+def _write(name: str, result: Mapping[str, Any]) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 
