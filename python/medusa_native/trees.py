@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medusa_native import _core
 from medusa_native.errors import InvalidArgument
+from medusa_native.json_text import parse_json
 from medusa_native.params import SpeculativeConfig, check_paths
 
 DEFAULT_TREE = "mc_sim_7b_63"
@@ -90,7 +90,7 @@ def _read_paths(choices: str | Path) -> Paths:
             f"paths, found {str(choices)!r}"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidArgument(
             f"SpeculativeConfig: medusa_choices: cannot read {path}: {error}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from medusa_native.errors import MedusaError, ModelFormatError
+from medusa_native.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def read_json(path: Path) -> Fields:
     with reading(path, "JSON"):
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise ModelFormatError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     if not isinstance(value, dict):
         raise ModelFormatError(f"{path}: must hold a JSON object, found {type(value).__name__}")
     return Fields(path, value)

@@ -7,7 +7,6 @@ Format: https://huggingface.co/docs/safetensors
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from medusa_native.errors import ModelFormatError
+from medusa_native.json_text import parse_json
 from medusa_native.loading.fields import reading
 from medusa_native.loading.tensors import FLOAT8, HostTensor, aligned, num_bytes
 
@@ -47,7 +47,7 @@ def read_safetensors(
             pass
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[8 + length :]
     header.pop("__metadata__", None)
     return {name: _tensor(path, name, info, data) for name, info in header.items() if wanted(name)}

@@ -16,6 +16,7 @@ from medusa_native import _core
 from medusa_native.engine import load_model
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import fingerprint
+from medusa_native.json_text import parse_json
 from medusa_native.loading import Checkpoint, load_checkpoint
 from medusa_native.loading.heads_writer import replace_file
 from medusa_native.training.progress import Meter
@@ -145,7 +146,7 @@ def _answers_file(path: Path, settings: _Settings) -> Iterator[TextIO]:
     wanted = asdict(settings)
     if path.is_file() and path.stat().st_size > 0:
         try:
-            found = json.loads(beside.read_text(encoding="utf-8"))
+            found = parse_json(beside.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InvalidArgument(f"{path}: exists, but not its settings: {error}") from error
         if found != wanted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from medusa_native.json_text import parse_json
 from medusa_native.loading.heads_writer import replace_file
 from medusa_native.training.progress import Meter
 
@@ -99,10 +100,10 @@ def _answer_rows(
 
 def _answers_done(record: Path, key: str) -> int:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = parse_json(record.read_text(encoding="utf-8"))
+        return int(found["answers"]) if found["key"] == key else 0
+    except (OSError, ValueError, TypeError, KeyError):
         return 0
-    return int(found["answers"]) if found.get("key") == key else 0
 
 
 def _write_record(record: Path, key: str, done: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medusa_native.errors import InvalidArgument
+from medusa_native.json_text import parse_json
 
 Key = int | str
 
@@ -128,10 +129,10 @@ def _lines(path: Path, torn: bool = False) -> Iterator[tuple[str, Any]]:
                 if torn and not line.endswith("\n"):
                     return
                 if line.strip():
-                    yield f"{path}, line {number}", json.loads(line)
+                    yield f"{path}, line {number}", parse_json(line)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"{path}: cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise InvalidArgument(f"{path}, line {number}: not valid JSON: {error}") from error
 
 
