@@ -38,11 +38,12 @@ format: $(VENV)/lint ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-sanitize: $(VENV)/tools googletest ## C++ tests under ASan with UBSan, then under TSan
-	for preset in asan tsan; do \
+sanitize: $(VENV)/test googletest ## C++ tests and damaged files under ASan and UBSan, threads under TSan
+	for preset in tsan asan; do \
 	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset && $(CTEST) --preset $$preset \
 	    || exit 1; \
 	done
+	PYTHON=$(BIN)/python tests/python/under_asan.sh build/asan tests/python/loading/test_damage.py
 
 bench: $(VENV)/package $(VENV)/test googletest ## speed, quality and losslessness, into benchmarks/results
 	$(CMAKE) --preset release
