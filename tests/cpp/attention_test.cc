@@ -218,8 +218,9 @@ void expect_close(const KernelCase& c, const Shape& shape, const std::vector<Seq
       }
     }
   }
-  EXPECT_LT(worst, 1e-5 + c.rounding()) << shape.heads << "/" << shape.kv_heads << " heads of "
-                                        << shape.head_dim << ", window " << shape.window;
+  // One rounding of the result; queries and weights may be rounded too, where bf16 is multiplied.
+  EXPECT_LT(worst, 1e-5 + 2 * c.rounding()) << shape.heads << "/" << shape.kv_heads << " heads of "
+                                            << shape.head_dim << ", window " << shape.window;
   EXPECT_TRUE(run.out().guards_intact());
 }
 

@@ -9,6 +9,8 @@
 #define MEDUSA_TILE_QUERIES 6
 #include "backend/cpu/kernels_body.inc"
 
+#include "backend/cpu/attention_pairs.inc"
+
 #include "backend/cpu/dot_product.inc"
 
 namespace medusa::cpu {
