@@ -48,10 +48,17 @@ std::vector<OwnedOutput> step(Engine& engine) {
 
 Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
                    int max_num_seqs, int max_num_batched_tokens, int max_model_len,
-                   size_t kv_cache_memory) {
+                   size_t kv_cache_memory, bool adaptive, std::vector<float> step_seconds,
+                   std::vector<float> path_probability) {
   const py::gil_scoped_release release;
   return Engine(model, heads, tree,
-                {max_num_seqs, max_num_batched_tokens, max_model_len, kv_cache_memory});
+                {.max_num_seqs = max_num_seqs,
+                 .max_num_batched_tokens = max_num_batched_tokens,
+                 .max_model_len = max_model_len,
+                 .kv_cache_memory = kv_cache_memory,
+                 .adaptive = adaptive,
+                 .step_seconds = std::move(step_seconds),
+                 .path_probability = std::move(path_probability)});
 }
 
 void register_sampling(py::module_& module) {
@@ -89,7 +96,10 @@ void register_values(py::module_& module) {
       .def_readonly("max_num_seqs", &EngineOptions::max_num_seqs)
       .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
       .def_readonly("max_model_len", &EngineOptions::max_model_len)
-      .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory);
+      .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory)
+      .def_readonly("adaptive", &EngineOptions::adaptive)
+      .def_readonly("step_seconds", &EngineOptions::step_seconds)
+      .def_readonly("path_probability", &EngineOptions::path_probability);
   py::class_<Metrics>(module, "Metrics", "Counters of one request.")
       .def_readonly("num_prompt_tokens", &Metrics::num_prompt_tokens)
       .def_readonly("num_generated_tokens", &Metrics::num_generated_tokens)
@@ -109,7 +119,11 @@ void register_engine(py::module_& module) {
   register_values(module);
   py::class_<Engine>(module, "Engine", "Decodes requests; one caller at a time.")
       .def(py::init(&make_engine), "model"_a, "heads"_a, "tree"_a, "max_num_seqs"_a = 8,
-           "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0)
+           "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0,
+           "adaptive"_a = false, "step_seconds"_a = std::vector<float>{},
+           "path_probability"_a = std::vector<float>{},
+           "`step_seconds[r - 1]`: of a forward pass of r rows. `path_probability[n]`: how often "
+           "node n of `tree` is accepted, the root 1. `adaptive` chooses nodes at every step.")
       .def(
           "submit",
           [](Engine& engine, const std::vector<int32_t>& tokens, const SamplingParams& sampling) {

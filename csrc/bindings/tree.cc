@@ -27,6 +27,9 @@ void register_tree(py::module_& module) {
       .def_property_readonly("depth", &Tree::depth)
       .def_property_readonly("max_rank", &Tree::max_rank)
       .def_property_readonly("paths", &Tree::paths)
+      .def_property_readonly(
+          "order", [](const Tree& t) { return to_vector(t.order()); },
+          "Nodes, root first, each behind its parent, otherwise as given.")
       .def_property_readonly("parents", [](const Tree& t) { return to_vector(t.parents()); })
       .def_property_readonly("depths", [](const Tree& t) { return to_vector(t.depths()); })
       .def_property_readonly("ranks", [](const Tree& t) { return to_vector(t.ranks()); })

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "model/kv_cache.h"
@@ -37,11 +38,28 @@ int resolve_rows(const EngineOptions& asked, const Tree& tree) {
   return asked.max_num_batched_tokens;
 }
 
+void check_tuning(const EngineOptions& asked, const Tree& tree) {
+  for (const float seconds : asked.step_seconds) {
+    check(std::isfinite(seconds) && seconds > 0, "step_seconds: expected above 0, found ", seconds);
+  }
+  check(!asked.adaptive || !asked.step_seconds.empty(),
+        "adaptive: expected step_seconds, which it chooses by, found none");
+  const auto& probability = asked.path_probability;
+  if (probability.empty()) return;
+  check(static_cast<int>(probability.size()) == tree.size(), "path_probability: expected ",
+        tree.size(), " values, one per node of the tree, found ", probability.size());
+  check(probability[0] == 1, "path_probability: expected 1 for the root, found ", probability[0]);
+  for (const float value : probability) {
+    check(value >= 0 && value <= 1, "path_probability: expected 0 to 1, found ", value);
+  }
+}
+
 }  // namespace
 
 EngineOptions resolve_limits(const EngineOptions& asked, const Backend& backend,
                              const ModelConfig& config, const Tree& tree) {
   check_asked(asked, config);
+  check_tuning(asked, tree);
   EngineOptions options = asked;
   options.max_num_batched_tokens = resolve_rows(asked, tree);
   const size_t page = KvCache::page_bytes(backend, config);

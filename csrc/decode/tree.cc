@@ -1,6 +1,7 @@
 #include "medusa/tree.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "base/check.h"
@@ -40,6 +41,7 @@ Tree::Tree(std::vector<Path> paths) : paths_(std::move(paths)) {
   check(!paths_.empty(), "medusa_choices: expected at least one path, found none");
   check(paths_.size() < kMaxNodes, "medusa_choices: expected at most ", kMaxNodes - 1,
         " paths, found ", paths_.size());
+  const std::vector<Path> given = paths_;
   std::sort(paths_.begin(), paths_.end(), shorter_then_smaller);
   std::map<Path, int> nodes{{Path{}, 0}};
   for (const Path& path : paths_) {
@@ -53,6 +55,21 @@ Tree::Tree(std::vector<Path> paths) : paths_(std::move(paths)) {
           " is there twice");
     add_child(parent->second, path.back());
   }
+  remember_order(given);
+}
+
+void Tree::remember_order(const std::vector<Path>& given) {
+  std::vector<bool> placed(size());
+  const std::function<void(int)> place = [&](int node) {
+    if (node == 0 || placed[node]) return;
+    place(parents_[node]);
+    placed[node] = true;
+    order_.push_back(node);
+  };
+  for (const Path& path : given) {
+    const auto at = std::lower_bound(paths_.begin(), paths_.end(), path, shorter_then_smaller);
+    place(static_cast<int>(at - paths_.begin()) + 1);
+  }
 }
 
 void Tree::add_child(int parent, int rank) {
@@ -64,6 +81,14 @@ void Tree::add_child(int parent, int rank) {
   num_children_.push_back(0);
   depth_ = std::max(depth_, depths_.back());
   max_rank_ = std::max(max_rank_, rank);
+}
+
+Tree Tree::subtree(std::span<const int> nodes) const {
+  std::vector<Path> paths;
+  for (const int node : nodes) {
+    if (node > 0) paths.push_back(paths_[node - 1]);
+  }
+  return paths.empty() ? Tree() : Tree(std::move(paths));
 }
 
 Tree Tree::root_only() { return Tree(); }

@@ -44,12 +44,18 @@ struct LoadOptions {
   int num_threads = 0;  // 0: the processors this process may use
 };
 
-/// Limits of an Engine. Zero means: choose.
+/// Limits of an Engine, and how it shares them. Zero means: choose.
 struct EngineOptions {
   int max_num_seqs = 8;
   int max_num_batched_tokens = 0;  // rows of one forward pass
   int max_model_len = 0;           // prompt and answer of one sequence, in tokens
   size_t kv_cache_memory = 0;      // bytes
+
+  /// Choose each sequence's nodes at every step: those that bring most tokens a second by
+  /// `step_seconds` and the acceptance seen so far, down to the root alone. Results do not change.
+  bool adaptive = false;
+  std::vector<float> step_seconds = {};      // [rows - 1] of a forward pass, heads not counted
+  std::vector<float> path_probability = {};  // [node of the tree] is accepted; root 1; or empty
 };
 
 }  // namespace medusa

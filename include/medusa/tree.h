@@ -13,7 +13,8 @@ namespace medusa {
 /// Nodes are sorted by (depth, path), so a parent always precedes its children.
 class Tree {
  public:
-  /// `paths`: one list of ranks per node but the root, in any order; all prefixes must be present.
+  /// `paths`: one list of ranks per node but the root, in any order (which order() remembers); all
+  /// prefixes must be present.
   /// Throws InvalidArgument for empty, duplicate or orphaned paths, negative ranks, or more than
   /// kMaxNodes nodes.
   explicit Tree(std::vector<std::vector<int>> paths);
@@ -43,6 +44,12 @@ class Tree {
 
   const std::vector<std::vector<int>>& paths() const { return paths_; }  // sorted, root left out
 
+  /// All nodes, the root first, each behind its parent, otherwise as their paths were given. Where
+  /// that was best first, the first n nodes are the best tree of n nodes.
+  std::span<const int> order() const { return order_; }  // (size)
+  /// The tree of `nodes`, root included; throws InvalidArgument where a parent is missing.
+  Tree subtree(std::span<const int> nodes) const;
+
   /// The buffers of the reference implementation (generate_medusa_buffers), for comparison.
   std::vector<int> tree_indices(int top_k) const;          // (size)
   std::vector<std::vector<int>> attention_mask() const;    // (size, size) of 0 and 1
@@ -51,8 +58,10 @@ class Tree {
  private:
   Tree() = default;  // the root alone
   void add_child(int parent, int rank);
+  void remember_order(const std::vector<std::vector<int>>& given);
 
   std::vector<std::vector<int>> paths_;
+  std::vector<int> order_{0};
   std::vector<int> parents_{-1}, depths_{0}, ranks_{-1}, first_child_{0}, num_children_{0};
   int depth_ = 0;
   int max_rank_ = -1;

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,34 @@ if TYPE_CHECKING:
 
     from medusa_native.loading import HeadsCheckpoint, HostTensor
     from medusa_native.params import SpeculativeConfig
+
+
+@dataclass(frozen=True)
+class TreeTuning:
+    """What was measured of a tree on a device, so that the engine can choose nodes every step.
+
+    Parameters
+    ----------
+    step_seconds
+        ``[rows - 1]``: of a forward pass of that many rows, the heads' time not counted.
+    path_probability
+        Path of ranks to how often it is accepted; empty: not measured.
+    """
+
+    step_seconds: Sequence[float]
+    path_probability: Mapping[tuple[int, ...], float] = field(default_factory=dict)
+
+    def options(self, tree: _core.Tree) -> dict[str, Any]:
+        """Return the engine's options for `tree`, some of whose paths may not be measured."""
+        known = self.path_probability
+        complete = bool(known) and all(tuple(path) in known for path in tree.paths)
+        return {
+            "adaptive": True,
+            "step_seconds": list(self.step_seconds),
+            "path_probability": [1.0, *(known[tuple(path)] for path in tree.paths)]
+            if complete
+            else [],
+        }
 
 
 @dataclass(frozen=True)
@@ -52,7 +80,11 @@ class LoadedEngine:
             "dtype": model.compute_type,
             "weight_formats": dict(self.weight_formats),
             "heads": None if heads is None else describe_heads(heads),
-            "tree": {"nodes": self.tree.size, "depth": self.tree.depth},
+            "tree": {
+                "nodes": self.tree.size,
+                "depth": self.tree.depth,
+                "adaptive": options.adaptive,
+            },
             "limits": {
                 "max_model_len": options.max_model_len,
                 "max_num_seqs": options.max_num_seqs,
@@ -85,9 +117,13 @@ def load_engine(
     *,
     compute_type: str,
     num_threads: int,
+    tuning: TreeTuning | None = None,
     **limits: int,
 ) -> LoadedEngine:
-    """Map the files, pack what they hold, and start an engine. Zero means: choose."""
+    """Map the files, pack what they hold, and start an engine. Zero means: choose.
+
+    With `tuning` the tree adapts to load and acceptance; without, every step offers all of it.
+    """
     checkpoint = load_checkpoint(model)
     core_model = load_model(checkpoint, compute_type, num_threads)
     heads, tree = None, _core.Tree.root_only()
@@ -96,8 +132,11 @@ def load_engine(
         heads = pack_heads(core_model, opened)
         stored = opened.config.get("medusa_choices")
         tree = choose_tree(speculative, heads.num_heads, stored, isa_of(core_model.device_name))
+    options: dict[str, Any] = dict(limits)
+    if tuning is not None and tree.size > 1:
+        options |= tuning.options(tree)
     return LoadedEngine(
-        engine=_core.Engine(core_model, heads, tree, **limits),
+        engine=_core.Engine(core_model, heads, tree, **options),
         model=core_model,
         heads=heads,
         tree=tree,

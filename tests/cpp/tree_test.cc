@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "medusa/error.h"
 
 namespace medusa {
@@ -40,6 +42,15 @@ TEST(Tree, every_prefix_of_a_stock_tree_is_a_tree) {
       EXPECT_EQ(Tree(paths).size(), static_cast<int>(paths.size()) + 1);
     }
   }
+}
+
+TEST(Tree, remembers_the_order_of_its_paths_with_parents_first) {
+  const Tree tree({{0, 2}, {1}, {0}, {0, 0}});
+  EXPECT_EQ(tree.paths(), (Paths{{0}, {1}, {0, 0}, {0, 2}}));
+  EXPECT_TRUE(std::ranges::equal(tree.order(), std::vector<int>{0, 1, 4, 2, 3}));
+  EXPECT_EQ(tree.subtree(tree.order().first(3)).paths(), (Paths{{0}, {0, 2}}));
+  EXPECT_EQ(tree.subtree(tree.order().first(1)).size(), 1);
+  EXPECT_THROW(tree.subtree(std::vector<int>{0, 4}), InvalidArgument);
 }
 
 TEST(Tree, root_only_is_plain_decoding) {

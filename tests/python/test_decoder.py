@@ -236,7 +236,7 @@ def test_shipped_heads_are_found_by_fingerprint(
     save_heads(tmp_path / "tiny", base_model_fingerprint=own, medusa_choices=[[0], [1], [0, 0]])
     monkeypatch.setattr("medusa_native.heads.SHIPPED", tmp_path)
     info = Decoder(model, heads="auto").info()
-    assert info["tree"] == {"nodes": 4, "depth": 2}
+    assert info["tree"] == {"nodes": 4, "depth": 2, "adaptive": False}
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -248,7 +248,7 @@ def test_info(model: Path, tmp_path: Path, version: int) -> None:
     assert info["weight_formats"] == {"F32": sum(info["weight_formats"].values())}
     assert info["heads"]["num_heads"] == 3
     assert info["heads"]["version"] == version
-    assert info["tree"] == {"nodes": 4, "depth": 3}
+    assert info["tree"] == {"nodes": 4, "depth": 3, "adaptive": False}
     assert all(info["memory"][key] > 0 for key in ("weights", "heads", "kv_cache", "workspace"))
     json.dumps(info)
 
