@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from medusa_native.cli.chat import chat
+from medusa_native.cli.convert import convert
 from medusa_native.cli.demo import demo
 from medusa_native.cli.distill import distill
 from medusa_native.cli.generate import generate
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (generate, chat, distill, train, inspect, demo):
+for command in (generate, chat, distill, train, convert, inspect, demo):
     app.command()(command)
 
 

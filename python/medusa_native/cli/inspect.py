@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import typer
 from rich.table import Table
 from rich.tree import Tree as Drawing
 
 from medusa_native import _core
 from medusa_native.cli import options as opt
+from medusa_native.cli.heads_report import heads_facts, show_parts
 from medusa_native.cli.terminal import console, reports_errors, write_json
 from medusa_native.heads import fingerprint, open_heads
-from medusa_native.loading import Checkpoint, HeadsCheckpoint, load_checkpoint
+from medusa_native.loading import Checkpoint, HeadsCheckpoint, load_checkpoint, load_heads
 from medusa_native.trees import choose_tree
+
+_SHOWN_APART = ("paths", "parts", "notes")
 
 
 @reports_errors
 def inspect(
-    model: opt.Model,
+    model: opt.OptionalModel = None,
     heads: opt.Heads = None,
     medusa_choices: opt.Choices = "auto",
     max_total_draft_tokens: opt.DraftTokens = None,
@@ -27,14 +34,18 @@ def inspect(
 ) -> None:
     """Show what a model, its heads and their tree are, without loading the weights.
 
+    Heads may come without a model, in any layout; what is odd about their files is said.
+
     Example: medusa-native inspect -m demo --heads auto
     """
     config = opt.speculative_config(heads, medusa_choices, max_total_draft_tokens, "exact")
-    checkpoint = load_checkpoint(opt.resolve_model(model))
-    facts: dict[str, Any] = {"model": model_facts(checkpoint)}
+    checkpoint = None if model is None else load_checkpoint(opt.resolve_model(model))
+    if checkpoint is None and (heads is None or heads == "auto"):
+        raise typer.BadParameter("give --model, --heads with a path or hub id, or both")
+    facts: dict[str, Any] = {} if checkpoint is None else {"model": model_facts(checkpoint)}
     tree, isas = None, _core.cpu_isas()
     if config is not None and config.model is not None:
-        opened = open_heads(config.model, checkpoint)
+        opened = _open(config.model, checkpoint)
         facts["heads"] = heads_facts(opened)
         tree = choose_tree(config, opened.num_heads, opened.config.get("medusa_choices"), isas[0])
         facts["tree"] = {"nodes": tree.size, "depth": tree.depth, "paths": tree.paths}
@@ -43,6 +54,16 @@ def inspect(
         write_json(facts)
     else:
         _show(facts, tree)
+
+
+def _open(heads: str | Path, checkpoint: Checkpoint | None) -> HeadsCheckpoint:
+    """Map heads; what would be a warning elsewhere is a note here."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened = load_heads(heads) if checkpoint is None else open_heads(heads, checkpoint)
+    said = [str(warning.message) for warning in caught]
+    further = [text for text in said if not any(note in text for note in opened.notes)]
+    return replace(opened, notes=(*opened.notes, *further))
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -62,31 +83,17 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def heads_facts(heads: HeadsCheckpoint) -> dict[str, Any]:
-    """Return what the files of Medusa heads say."""
-    tensors = [t for head in heads.residual for layer in head for t in layer if t is not None]
-    tensors += heads.projection or []
-    return {
-        "path": str(heads.path),
-        "version": heads.version,
-        "num_heads": heads.num_heads,
-        "num_layers": heads.num_layers,
-        "draft_vocab_size": None if heads.token_map is None else len(heads.token_map),
-        "parameters": sum(math.prod(tensor.shape) for tensor in tensors),
-        "stored_bytes": sum(tensor.data.nbytes for tensor in tensors),
-        "weight_formats": dict(Counter(tensor.dtype for tensor in tensors)),
-    }
-
-
 def _show(facts: dict[str, Any], tree: _core.Tree | None) -> None:
     for title, group in facts.items():
         table = Table(title=title, title_justify="left", show_header=False, box=None)
         table.add_column(style="dim")
         table.add_column(overflow="fold")
         for key, value in group.items():
-            if key != "paths":
+            if key not in _SHOWN_APART:
                 table.add_row(key, _readable(value))
         console.print(table)
+        if title == "heads":
+            show_parts(group)
         if title == "tree" and tree is not None:
             console.print(draw(tree))
 

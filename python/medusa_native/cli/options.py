@@ -15,6 +15,12 @@ Model = Annotated[
         "--model", "-m", help='GGUF file, Hugging Face folder or hub id; "demo": the demo model.'
     ),
 ]
+OptionalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", help='GGUF file, Hugging Face folder or hub id; "demo": the demo model.'
+    ),
+]
 Heads = Annotated[
     str | None,
     typer.Option(help='Medusa heads: folder, file or hub id; "auto": those that ship.'),

@@ -2,6 +2,8 @@
 
 from medusa_native.loading.checkpoint import load_checkpoint, load_tokenizer
 from medusa_native.loading.heads import HeadsCheckpoint, load_heads
+from medusa_native.loading.heads_convert import convert_heads
+from medusa_native.loading.heads_folder import write_heads
 from medusa_native.loading.heads_writer import save_heads
 from medusa_native.loading.tensors import Checkpoint, HostTensor
 
@@ -9,8 +11,10 @@ __all__ = [
     "Checkpoint",
     "HeadsCheckpoint",
     "HostTensor",
+    "convert_heads",
     "load_checkpoint",
     "load_heads",
     "load_tokenizer",
     "save_heads",
+    "write_heads",
 ]

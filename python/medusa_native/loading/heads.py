@@ -196,13 +196,14 @@ def _projection(
     notes: Notes,
 ) -> list[HostTensor] | None:
     """Return the projections with exactly one row for each draft id."""
-    stored = heads.role("projection")
-    for key, tensor in stored.items():
-        fitted = _draft_rows(tensor, vocab, token_map, notes)
-        rows = vocab if token_map is None else token_map.size
-        _check(heads, key, fitted, (rows or 0, hidden))
-        stored[key] = fitted
-    return [stored["projection", h, 0] for h in range(heads.num_heads)] if stored else None
+    rows = vocab if token_map is None else token_map.size
+    fitted: dict[str, HostTensor] = {}  # by name: heads may share one
+    for key, tensor in heads.role("projection").items():
+        name = heads.names[key]
+        fitted[name] = fitted.get(name) or _draft_rows(tensor, vocab, token_map, notes)
+        _check(heads, key, fitted[name], (rows or 0, hidden))
+    names = [heads.names["projection", h, 0] for h in range(heads.num_heads if fitted else 0)]
+    return [fitted[name] for name in names] or None
 
 
 def _draft_rows(

@@ -47,16 +47,21 @@ def save_heads(
         The folder cannot be written.
     """
     folder = Path(folder)
-    counts = {"medusa_num_heads": heads.num_heads, "medusa_num_layers": heads.num_layers}
-    version = {"version": "2"} if heads.version == 2 else {}
-    text = json.dumps({**config, **counts, **version}, indent=2) + "\n"
+    text = json.dumps(medusa_config(heads, config), indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / HEADS_FILE, lambda file: _write(file, _named(heads)))
+        replace_file(folder / HEADS_FILE, lambda file: write_tensors(file, medusa_tensors(heads)))
         replace_file(folder / "config.json", lambda file: file.write(text.encode()))
     except OSError as error:
         raise InvalidArgument(f"{folder}: cannot be written: {error}") from error
     return folder / HEADS_FILE
+
+
+def medusa_config(heads: HeadsCheckpoint, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config.json of these heads, with further keys."""
+    counts = {"medusa_num_heads": heads.num_heads, "medusa_num_layers": heads.num_layers}
+    version = {"version": "2"} if heads.version == 2 else {}
+    return {**config, **counts, **version}
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -74,7 +79,8 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def _named(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
+def medusa_tensors(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
+    """Name the tensors as FasterDecoding's readers and ours expect them."""
     tensors: dict[str, HostTensor] = {}
     for h, layers in enumerate(heads.residual):
         for k, (weight, bias) in enumerate(layers):
@@ -88,7 +94,7 @@ def _named(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
     return tensors
 
 
-def _write(file: BinaryIO, tensors: dict[str, HostTensor]) -> None:
+def write_tensors(file: BinaryIO, tensors: dict[str, HostTensor]) -> None:
     """Write the safetensors format: header length, JSON header padded to 8 bytes, tensors."""
     names = sorted(tensors, key=lambda name: -block_size(tensors[name].dtype)[1])
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medusa_native.loading import HeadsCheckpoint, HostTensor
+from medusa_native.loading.casting import to_bf16
 from medusa_native.loading.heads import Layer
 
 if TYPE_CHECKING:
@@ -50,11 +51,3 @@ def heads_of(
         names = [f"{head}.{settings.num_layers}.weight" for head in range(settings.num_heads)]
         projection = [to_bf16(weights[name]) for name in names]
     return HeadsCheckpoint(residual, projection, token_map)
-
-
-def to_bf16(array: npt.NDArray[np.float32]) -> HostTensor:
-    """Round finite numbers to the nearest bfloat16, ties to even."""
-    bits = np.ascontiguousarray(array).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    stored = rounded.astype(np.uint16)
-    return HostTensor(stored.reshape(-1).view(np.uint8), "BF16", array.shape)
