@@ -22,11 +22,13 @@ RESULTS = ROOT / "benchmarks/results"
 
 
 def read_prompts(path: str | None, limit: int | None) -> list[str]:
-    """Return the `prompt` of every line of a JSON Lines file; without one, the demo's prompts."""
+    """Return `limit` prompts, evenly spaced over a JSON Lines file; without one, the demo's."""
     if path is None:
         return list(PROMPTS[:limit])
     with Path(path).open(encoding="utf-8") as lines:
-        return [json.loads(line)["prompt"] for line in lines][:limit]
+        prompts = [json.loads(line)["prompt"] for line in lines]
+    count = min(limit or len(prompts), len(prompts))
+    return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
 def resolve_model(model: str) -> str:
