@@ -133,6 +133,7 @@ void register_engine(py::module_& module) {
       .def("step", &step)
       .def("cancel", &Engine::cancel, "request_id"_a)
       .def("has_unfinished", &Engine::has_unfinished)
+      .def("set_tree", &Engine::set_tree, "tree"_a)
       .def("metrics", &Engine::metrics, "request_id"_a)
       .def("forget", &Engine::forget, "request_id"_a)
       .def_property_readonly("options", &Engine::options)

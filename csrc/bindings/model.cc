@@ -116,6 +116,20 @@ Heads load_heads(const Model& model, const py::list& residual, const py::list& p
   return Heads::load(model, source);
 }
 
+py::array_t<int32_t> heads_guesses(const Heads& heads, const py::tuple& hidden,
+                                   const std::vector<int32_t>& roots, int top_k) {
+  const HostTensor states = to_host_tensor(hidden, "hidden");
+  std::vector<int32_t> ids;
+  {
+    const py::gil_scoped_release release;
+    ids = heads.guesses(states, roots, top_k);
+  }
+  const auto rows = static_cast<py::ssize_t>(roots.size());
+  py::array_t<int32_t> result({rows, py::ssize_t{heads.num_heads()}, py::ssize_t{top_k}});
+  std::memcpy(result.mutable_data(), ids.data(), ids.size() * sizeof(int32_t));
+  return result;
+}
+
 void register_config(py::module_& module) {
   py::class_<ModelConfig>(module, "ModelConfig", "Shape of a Llama-family backbone.")
       .def(py::init(&make_config))
@@ -183,6 +197,8 @@ void register_model(py::module_& module) {
       .def_static("load", &load_heads, "model"_a, "residual"_a, "projection"_a = py::list(),
                   "token_map"_a = std::vector<int32_t>{},
                   "`residual`: [head][layer] of (weight, bias or None); `projection`: V1 only.")
+      .def("guesses", &heads_guesses, "hidden"_a, "roots"_a, "top_k"_a,
+           "Ids (len(roots), num_heads, top_k), best first, guessed after each row of `hidden`.")
       .def_property_readonly("num_heads", &Heads::num_heads)
       .def_property_readonly("num_layers", &Heads::num_layers)
       .def_property_readonly("version", &Heads::version)

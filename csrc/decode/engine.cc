@@ -50,7 +50,8 @@ struct Engine::Impl {
 
   Model model;
   std::optional<Heads> heads;
-  Tree tree;
+  Tree tree;     // the largest: buffers and guesses are laid out for it
+  Tree drafted;  // of coming steps
   EngineOptions options;
   RopeTable rope;
   Workspace workspace;
@@ -75,6 +76,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
     : model(the_model),
       heads(std::move(the_heads)),
       tree(std::move(the_tree)),
+      drafted(tree),
       options(resolve_limits(asked, backend(), model.config(), tree)),
       rope(model.config(), options.max_model_len + tree.depth()),
       workspace(backend(), model.config(), options.max_num_batched_tokens,
@@ -83,7 +85,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
             static_cast<int>(options.kv_cache_memory /
                              KvCache::page_bytes(backend(), model.config())),
             options.max_model_len),
-      scheduler(options, tree),
+      scheduler(options, drafted),
       acceptance(options.max_num_seqs) {
   if (tree.size() > 1) {
     heads_workspace.emplace(backend(), options.max_num_seqs, tree.depth(),
@@ -136,6 +138,7 @@ void Engine::Impl::run_heads() {
     Sequence& sequence = *entry.sequence;
     sequence.has_guesses = false;
     if (!sequence.drafts || sequence.finished() || entry.num_logits_rows == 0) continue;
+    if (drafted.size() == 1) continue;
     head_rows.push_back(entry.accepted_rows.back());
     head_sequences.push_back(&sequence);
   }
@@ -144,10 +147,10 @@ void Engine::Impl::run_heads() {
   const Tensor hidden = workspace.picked(count);
   ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), head_rows);
   const std::span<const int32_t> guesses =
-      heads->impl()->heads.forward(backend(), hidden, tree.depth(), *heads_workspace);
+      heads->impl()->heads.forward(backend(), hidden, drafted.depth(), *heads_workspace);
   for (int64_t i = 0; i < count; ++i) {
     Sequence& sequence = *head_sequences[i];
-    for (int head = 0; head < tree.depth(); ++head) {
+    for (int head = 0; head < drafted.depth(); ++head) {
       const auto from = guesses.begin() + (head * count + i) * top_k();
       std::copy_n(from, top_k(), sequence.guesses.begin() + head * top_k());
     }
@@ -215,6 +218,16 @@ void Engine::cancel(int64_t request_id) {
   if (sequence == nullptr || sequence->finished()) return;
   impl_->scheduler.remove(sequence, impl_->cache);
   sequence->finish_reason = FinishReason::abort;
+}
+
+void Engine::set_tree(Tree tree) {
+  const Tree& most = impl_->tree;
+  check(tree.size() <= most.size() && tree.depth() <= most.depth() &&
+            tree.max_rank() <= most.max_rank(),
+        "tree: expected at most the engine's ", most.size(), " nodes, depth ", most.depth(),
+        " and rank ", most.max_rank(), ", found ", tree.size(), ", ", tree.depth(), " and ",
+        tree.max_rank());
+  impl_->drafted = std::move(tree);
 }
 
 bool Engine::has_unfinished() const { return !impl_->scheduler.idle(); }

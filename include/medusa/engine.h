@@ -56,6 +56,11 @@ class Engine {
   void cancel(int64_t request_id);
   bool has_unfinished() const;
 
+  /// The tree of coming steps, for a caller that sets its size step by step; trees were made with
+  /// the guesses of the step before, so the first step with a deeper one is worth little. Throws
+  /// InvalidArgument when it is larger, deeper or wider than the engine's first tree.
+  void set_tree(Tree tree);
+
   /// Of a request that runs or has finished and was not yet forgotten.
   Metrics metrics(int64_t request_id) const;
   /// Drops a finished request's counters.

@@ -81,6 +81,12 @@ class Heads {
   int draft_vocab_size() const;
   size_t weight_bytes() const;
 
+  /// What every head guesses after each row of `hidden`, (rows, hidden_size) of the compute type as
+  /// Model::hidden_states gives it: ids (rows, heads, top_k), best first, the very ones that drafts
+  /// are made of. `roots` (rows): the token that follows each row.
+  std::vector<int32_t> guesses(const HostTensor& hidden, std::span<const int32_t> roots,
+                               int top_k) const;
+
   struct Impl;
   const std::shared_ptr<Impl>& impl() const { return impl_; }
 

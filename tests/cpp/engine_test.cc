@@ -69,6 +69,31 @@ INSTANTIATE_TEST_SUITE_P(all, Losslessness,
                                            Case{ComputeType::float32, false, false},
                                            Case{ComputeType::float32, true, true}));
 
+TEST(Engine, trees_may_change_between_steps) {
+  TinyModel tiny;
+  const Model model = tiny.load();
+  const Heads heads = tiny.random_heads(model, 4);
+  std::mt19937 random(9);
+  const auto prompt = random_prompt(random, 20, 101);
+  Engine plain(model, {}, Tree::root_only(), {.max_num_seqs = 1});
+  const auto expected = decode(plain, prompt, params_for(1, false));
+  const Tree largest = Tree::stock("mc_sim_7b_63");
+  Engine medusa(model, heads, largest, {.max_num_seqs = 1});
+  const std::vector<Tree> trees{Tree::root_only(), Tree::chain(2), Tree({{4}, {0}}), largest};
+  const int64_t id = medusa.submit(prompt, params_for(1, false));
+  std::vector<int32_t> answer;
+  for (int step = 0; medusa.has_unfinished(); ++step) {
+    medusa.set_tree(trees[step / 2 % trees.size()]);
+    const auto tokens = medusa.step()[0].tokens;
+    answer.insert(answer.end(), tokens.begin(), tokens.end());
+  }
+  EXPECT_EQ(answer, expected);
+  EXPECT_GT(medusa.metrics(id).num_drafts, 0);
+  EXPECT_LT(medusa.metrics(id).num_drafts, medusa.metrics(id).num_steps);
+  EXPECT_THROW(medusa.set_tree(Tree::chain(5)), InvalidArgument);
+  EXPECT_THROW(medusa.set_tree(Tree({{0}, {10}})), InvalidArgument);
+}
+
 TEST(Engine, a_prompt_in_chunks_gives_the_same_answer) {
   TinyModel tiny;
   const Model model = tiny.load();

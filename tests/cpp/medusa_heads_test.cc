@@ -56,6 +56,27 @@ TEST(MedusaHeads, trimmed_vocabulary_keeps_the_order_of_what_it_holds) {
   }
 }
 
+TEST(MedusaHeads, guesses_for_many_rows_are_those_for_each) {
+  Fixture f;
+  const Heads heads = Heads::load(f.model, f.source);
+  const int rows = 70;  // more than one block
+  const HostTensor hidden = f.tiny.random({rows, 64}, 1.0f);
+  const std::vector<int32_t> roots(rows, 1);
+  const auto all = heads.guesses(hidden, roots, kTopK);
+  const auto* values = static_cast<const float*>(hidden.data);
+  for (int row = 0; row < rows; row += 2) {
+    const auto pair = guesses(f.model, heads, {values + row * 64, values + (row + 2) * 64}, kTopK);
+    for (int head = 0; head < kHeads; ++head) {
+      for (int i = 0; i < 2 * kTopK; ++i) {
+        const int at = ((row + i / kTopK) * kHeads + head) * kTopK + i % kTopK;
+        EXPECT_EQ(all[at], pair[head * 2 * kTopK + i]);
+      }
+    }
+  }
+  EXPECT_THROW(heads.guesses(hidden, std::span(roots).first(3), kTopK), ModelFormatError);
+  EXPECT_THROW(heads.guesses(hidden, roots, 65), InvalidArgument);
+}
+
 TEST(MedusaHeads, v1_with_the_lm_head_as_projection_is_v2) {
   Fixture f;
   const auto v2 = guesses(f.model, Heads::load(f.model, f.source), f.hidden, kTopK);
