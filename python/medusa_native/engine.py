@@ -14,6 +14,7 @@ from medusa_native.heads import open_heads
 from medusa_native.loading import Checkpoint, load_checkpoint
 from medusa_native.tokenizer import Tokenizer
 from medusa_native.trees import choose_tree
+from medusa_native.tuning.store import device_key, find_tuning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,12 +127,12 @@ def load_engine(
     """
     checkpoint = load_checkpoint(model)
     core_model = load_model(checkpoint, compute_type, num_threads)
+    formats = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
     heads, tree = None, _core.Tree.root_only()
     if speculative is not None and speculative.model is not None:
         opened = open_heads(speculative.model, checkpoint)
         heads = pack_heads(core_model, opened)
-        stored = opened.config.get("medusa_choices")
-        tree = choose_tree(speculative, heads.num_heads, stored, isa_of(core_model.device_name))
+        tree = _tree(speculative, opened, core_model, formats)
     options: dict[str, Any] = dict(limits)
     if tuning is not None and tree.size > 1:
         options |= tuning.options(tree)
@@ -143,8 +144,24 @@ def load_engine(
         tokenizer=_tokenizer(tokenizer, checkpoint),
         model_path=checkpoint.path,
         config=checkpoint.config,
-        weight_formats=Counter(tensor.dtype for tensor in checkpoint.tensors.values()),
+        weight_formats=formats,
     )
+
+
+def _tree(
+    config: SpeculativeConfig,
+    heads: HeadsCheckpoint,
+    model: _core.Model,
+    weight_formats: Mapping[str, int],
+) -> _core.Tree:
+    """Return the tree asked for; an automatic one is as tuned for these heads and this device."""
+    tuning = find_tuning(heads) if config.medusa_choices == "auto" else None
+    isa = isa_of(model.device_name)
+    if tuning is None:
+        return choose_tree(config, heads.num_heads, heads.config.get("medusa_choices"), isa)
+    device = tuning.for_device(device_key(model, weight_formats))
+    nodes = None if device is None else device.nodes
+    return choose_tree(config, heads.num_heads, tuning.table.paths, isa, nodes)
 
 
 def isa_of(device_name: str) -> str:

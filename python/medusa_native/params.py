@@ -178,8 +178,9 @@ class SpeculativeConfig:
     num_speculative_tokens
         Depth of the tree at most, that is, how many heads are used.
     medusa_choices
-        The tree: ``"auto"`` (the one stored with the heads, else ``"mc_sim_7b_63"``, cut to their
-        number and to the nodes that pay on this device), ``"chain"``, the name of a stock tree, a JSON file, or a list of paths, each a
+        The tree: ``"auto"`` (as `medusa-native tune` found it for this device; else the one stored
+        with the heads, else ``"mc_sim_7b_63"``, cut to their number and to the nodes that usually
+        pay here), ``"chain"``, the name of a stock tree, a JSON file, or a list of paths, each a
         list of ranks (``[0, 1]``: the best guess of head 1, then the second best of head 2).
     max_total_draft_tokens
         Nodes of the tree at most, the root not counted.

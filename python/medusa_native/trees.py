@@ -19,7 +19,11 @@ Paths = Sequence[Sequence[int]]
 
 
 def choose_tree(
-    config: SpeculativeConfig, num_heads: int, stored: Any = None, isa: str | None = None
+    config: SpeculativeConfig,
+    num_heads: int,
+    stored: Any = None,
+    isa: str | None = None,
+    nodes: int | None = None,
 ) -> _core.Tree:
     """Return the tree that `config` asks for.
 
@@ -28,10 +32,13 @@ def choose_tree(
     num_heads
         How many heads there are: no tree is deeper.
     stored
-        ``medusa_choices`` of the heads' own configuration, best first, or None.
+        Paths of the heads' tuning, or ``medusa_choices`` of their configuration, best first; or
+        None.
     isa
         The instruction set in use: an automatic tree has no more nodes than pay there, unless
-        `max_total_draft_tokens` says how many.
+        `nodes` or `max_total_draft_tokens` says how many.
+    nodes
+        Root included, as tuned for this device; 1: nothing pays, and the tree is its root.
 
     Raises
     ------
@@ -52,9 +59,10 @@ def choose_tree(
             "num_speculative_tokens cuts it"
         )
     limit = config.max_total_draft_tokens
-    if limit is None and adaptable and isa in NODES_THAT_PAY:
-        limit = NODES_THAT_PAY[isa] - 1
-    return _core.Tree(_limit_nodes(paths, limit))
+    if limit is None and adaptable:
+        nodes = nodes or NODES_THAT_PAY.get(isa or "")
+        limit = None if nodes is None else nodes - 1
+    return _core.Tree.root_only() if limit == 0 else _core.Tree(_limit_nodes(paths, limit))
 
 
 def _depth_limit(config: SpeculativeConfig, num_heads: int) -> int:

@@ -39,6 +39,19 @@ def test_auto_has_no_more_nodes_than_pay() -> None:
         assert choose_tree(named, 4, None, isa).size == 64
 
 
+def test_a_tuned_number_of_nodes() -> None:
+    best_first = _core.Tree.stock_paths(DEFAULT_TREE)
+    for nodes in (2, 5, 30):
+        tree = choose_tree(SpeculativeConfig(), 4, None, "avx2", nodes)
+        assert sorted(tree.paths) == sorted(best_first[: nodes - 1])
+    assert choose_tree(SpeculativeConfig(), 4, None, "avx2", 1).size == 1
+    assert choose_tree(SpeculativeConfig(max_total_draft_tokens=9), 4, None, "avx2", 5).size == 10
+    named = SpeculativeConfig(medusa_choices=DEFAULT_TREE)
+    assert choose_tree(named, 4, None, "avx2", 5).size == 64
+    shallow = choose_tree(SpeculativeConfig(num_speculative_tokens=1), 4, None, "avx2", 5)
+    assert sorted(shallow.paths) == [[0], [1], [2], [3]]
+
+
 def test_chain() -> None:
     assert paths(3, medusa_choices="chain") == [(0,), (0, 0), (0, 0, 0)]
     assert paths(3, medusa_choices="chain", num_speculative_tokens=1) == [(0,)]

@@ -66,9 +66,9 @@ def _extend(
     lengths = [len(dataset.inputs(i)) for i in range(len(dataset.answers))]
     with Meter("hidden states", sum(lengths), sum(lengths[:done]), shown=progress) as meter:
         while done < len(dataset.answers):
-            batch = _next_batch(dataset, done)
+            batch = next_batch(dataset, done)
             states = model.hidden_states(batch)
-            file.write(_answer_rows(states, batch, dataset.num_rows[done:]).tobytes())
+            file.write(answer_rows(states, batch, dataset.num_rows[done:]).tobytes())
             file.flush()
             os.fsync(file.fileno())
             done += len(batch)
@@ -76,7 +76,8 @@ def _extend(
             meter.update(meter.done + sum(map(len, batch)), "tokens")
 
 
-def _next_batch(dataset: Dataset, first: int) -> list[list[int]]:
+def next_batch(dataset: Dataset, first: int) -> list[list[int]]:
+    """Tokens of the answers from `first` on that fit one call of `Model.hidden_states`."""
     batch: list[list[int]] = []
     tokens = 0
     for i in range(first, len(dataset.answers)):
@@ -88,7 +89,7 @@ def _next_batch(dataset: Dataset, first: int) -> list[list[int]]:
     return batch
 
 
-def _answer_rows(
+def answer_rows(
     states: npt.NDArray[Any], batch: list[list[int]], num_rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[Any]:
     """Keep the last rows of each sequence, those whose next token belongs to the answer."""

@@ -1,0 +1,177 @@
+"""What a step costs on this device: real engine steps, timed for trees of many sizes.
+
+A step is everything from one accepted token to the next: draft, forward pass, acceptance, commit
+and heads. All sizes take turns, in an order that is drawn anew each round, and the median of all
+rounds counts, so that a busy moment or a growing context favours none.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from medusa_native import _core
+from medusa_native.errors import InvalidArgument
+from medusa_native.training.progress import Meter
+from medusa_native.tuning.record import StepCost
+
+MAX_ROWS = 128
+MAX_CACHED = 4096  # positions of all sequences of one measurement
+_UNTIMED, _TIMED = 2, 2  # steps with one size before the next: the first still drafts for the last
+_WARM_UP = 4
+
+
+def sizes_to_measure(max_nodes: int) -> list[int]:
+    """Every size where trees are small, then wider and wider apart, the largest included."""
+    sizes = [
+        n
+        for n in range(1, max_nodes + 1)
+        if n <= 16 or (n <= 32 and n % 2 == 0) or (n <= 64 and n % 4 == 0) or n % 8 == 0
+    ]
+    return sizes if sizes[-1] == max_nodes else [*sizes, max_nodes]
+
+
+def cells(
+    contexts: Sequence[int], batches: Sequence[int], max_length: int
+) -> list[tuple[int, int]]:
+    """Pairs of context and batch that fit the model and `MAX_CACHED`; one sequence always may."""
+    return [
+        (context, batch)
+        for context in contexts
+        for batch in batches
+        if _longest(context) <= max_length and (batch == 1 or context * batch <= MAX_CACHED)
+    ]
+
+
+def measure_steps(
+    model: _core.Model,
+    heads: _core.Heads,
+    paths: Sequence[Sequence[int]],
+    tokens: Sequence[int],
+    *,
+    contexts: Sequence[int] = (128, 512, 2048),
+    batches: Sequence[int] = (1, 2, 4, 8),
+    max_nodes: int = 64,
+    repeats: int = 5,
+    progress: bool | None = None,
+) -> list[StepCost]:
+    """Time engine steps for every context, batch size and tree size.
+
+    Parameters
+    ----------
+    paths
+        Best first; a tree of n nodes is the first n - 1.
+    tokens
+        Text to fill the contexts with; repeated where it is short.
+    max_nodes
+        Of a tree; trees of all sequences together have at most `MAX_ROWS`, or `max_nodes` if that
+        is more.
+    repeats
+        Rounds; each gives two samples.
+
+    Raises
+    ------
+    InvalidArgument
+        No context fits the model.
+    """
+    measured = cells(contexts, batches, model.config.max_position_embeddings)
+    if not measured:
+        raise InvalidArgument(
+            f"tune: no context of {list(contexts)} fits the model's "
+            f"{model.config.max_position_embeddings} positions"
+        )
+    max_nodes = min(max_nodes, len(paths) + 1)
+    samples: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+    with Meter("step cost", repeats * len(measured), shown=progress) as meter:
+        for turn in range(repeats):
+            for context, batch in measured:
+                most = max(min(max_nodes, max(MAX_ROWS, max_nodes) // batch), 1)
+                bench = _Bench(model, heads, paths[: most - 1], tokens, context, batch)
+                for nodes, seconds in bench.run(sizes_to_measure(most), seed=turn):
+                    samples[context, batch, nodes].append(seconds)
+                meter.update(meter.done + 1, f"context {context}, {batch} sequences")
+    return [_cost(samples, context, batch) for context, batch in measured]
+
+
+def _cost(samples: dict[tuple[int, int, int], list[float]], context: int, batch: int) -> StepCost:
+    cell = {n: times for (c, b, n), times in samples.items() if (c, b) == (context, batch)}
+    found = sorted((nodes, statistics.median(times)) for nodes, times in cell.items())
+    return StepCost(
+        context, batch, tuple(n for n, _ in found), tuple(round(s, 8) for _, s in found)
+    )
+
+
+def _growth(context: int) -> int:
+    """How far a sequence may grow before it is begun anew."""
+    return max(context // 4, 32)
+
+
+def _longest(context: int) -> int:
+    """Return the positions of a sequence at most; the last visit may go beyond the growth."""
+    return context + 2 * _growth(context) + 64
+
+
+class _Bench:
+    """One engine whose sequences are held near one context."""
+
+    def __init__(
+        self,
+        model: _core.Model,
+        heads: _core.Heads,
+        paths: Sequence[Sequence[int]],
+        tokens: Sequence[int],
+        context: int,
+        batch: int,
+    ) -> None:
+        self._paths = list(paths)
+        self._batch, self._growth = batch, _growth(context)
+        self._grown = 0
+        self._running: list[int] = []
+        size = max(context - self._growth // 2, 1)
+        self._prompt = (list(tokens) * (size // len(tokens) + 1))[:size]
+        self._engine = _core.Engine(
+            model,
+            heads,
+            self._tree(len(paths) + 1),
+            max_num_seqs=batch,
+            max_model_len=_longest(context),
+        )
+
+    def _tree(self, nodes: int) -> _core.Tree:
+        return _core.Tree(self._paths[: nodes - 1]) if nodes > 1 else _core.Tree.root_only()
+
+    def run(self, sizes: Sequence[int], seed: int) -> Iterator[tuple[int, float]]:
+        """Yield sizes and seconds of single steps."""
+        order = list(sizes)
+        random.Random(seed).shuffle(order)
+        for nodes in order:
+            if not self._running or self._grown > self._growth:
+                self._begin()
+            self._engine.set_tree(self._tree(nodes))
+            for _ in range(_UNTIMED):
+                self._step()
+            for _ in range(_TIMED):
+                start = time.perf_counter()
+                self._step()
+                yield nodes, time.perf_counter() - start
+
+    def _begin(self) -> None:
+        """Put every sequence at the context's start, and warm up."""
+        for request in self._running:
+            self._engine.forget(request)
+        length = self._engine.options.max_model_len - len(self._prompt)
+        params = _core.SamplingParams(max_tokens=length)
+        self._running = [self._engine.submit(self._prompt, params) for _ in range(self._batch)]
+        waiting = set(self._running)
+        while waiting:
+            waiting -= {output.request_id for output in self._engine.step()}
+        self._grown = 0
+        for _ in range(_WARM_UP):
+            self._step()
+
+    def _step(self) -> None:
+        outputs = self._engine.step()
+        self._grown += max(len(output.tokens) for output in outputs)

@@ -1,0 +1,60 @@
+"""What is timed; how long it takes is no matter of a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medusa_native import InvalidArgument, SpeculativeConfig
+from medusa_native.engine import LoadedEngine, load_engine
+from medusa_native.tuning.step_cost import MAX_CACHED, cells, measure_steps, sizes_to_measure
+
+PATHS = [[0], [1], [0, 0], [2], [0, 1], [0, 0, 0]]
+
+
+@pytest.fixture(scope="module")
+def loaded(model: Path, heads: Path) -> LoadedEngine:
+    return load_engine(
+        model, SpeculativeConfig(model=heads), None, compute_type="bfloat16", num_threads=1
+    )
+
+
+def test_sizes() -> None:
+    assert sizes_to_measure(1) == [1]
+    assert sizes_to_measure(20) == [*range(1, 17), 18, 20]
+    assert sizes_to_measure(41)[-3:] == [36, 40, 41]
+    assert sizes_to_measure(128)[-2:] == [120, 128]
+
+
+def test_cells_fit_the_model_and_the_memory() -> None:
+    assert cells([128, 512], [1, 8], 400) == [(128, 1), (128, 8)]
+    assert (MAX_CACHED, 1) in cells([MAX_CACHED], [1, 2], 100_000)
+    assert (MAX_CACHED, 2) not in cells([MAX_CACHED], [1, 2], 100_000)
+
+
+def test_every_cell_is_timed(loaded: LoadedEngine) -> None:
+    assert loaded.heads is not None
+    costs = measure_steps(
+        loaded.model, loaded.heads, PATHS, range(200), contexts=(32, 100), batches=(1, 3),
+        max_nodes=100, repeats=2,
+    )  # fmt: skip
+    assert [(cost.context, cost.batch) for cost in costs] == [(32, 1), (32, 3), (100, 1), (100, 3)]
+    for cost in costs:
+        assert cost.nodes == (1, 2, 3, 4, 5, 6, 7)
+        assert min(cost.seconds) > 0
+
+
+def test_trees_of_many_sequences_share_the_rows(loaded: LoadedEngine) -> None:
+    assert loaded.heads is not None
+    (cost,) = measure_steps(
+        loaded.model, loaded.heads, PATHS, range(9), contexts=(32,), batches=(40,), max_nodes=64,
+        repeats=1,
+    )  # fmt: skip
+    assert cost.nodes == (1, 2, 3)
+
+
+def test_a_context_beyond_the_model(loaded: LoadedEngine) -> None:
+    assert loaded.heads is not None
+    with pytest.raises(InvalidArgument, match="512 positions"):
+        measure_steps(loaded.model, loaded.heads, PATHS, [1], contexts=(500,))
