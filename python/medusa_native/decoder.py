@@ -40,7 +40,7 @@ class Decoder:
     Parameters
     ----------
     model
-        A GGUF file, a Hugging Face folder or a hub id.
+        A GGUF file, a Hugging Face folder or a hub id (``org/name``, ``org/name@revision``).
     heads
         Medusa heads: a folder, a file or a hub id; ``"auto"``: those shipped for this model;
         None: plain decoding.

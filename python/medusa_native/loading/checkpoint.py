@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medusa_native.errors import InvalidArgument, ModelFormatError
+from medusa_native.errors import ModelFormatError
 from medusa_native.loading.gguf import load_gguf
 from medusa_native.loading.gguf_file import is_gguf
 from medusa_native.loading.hf import load_folder
 from medusa_native.loading.hf_tokenizer import hf_tokenizer
+from medusa_native.loading.hub import resolve
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from medusa_native.loading.tensors import Checkpoint
     from medusa_native.tokenizer import Tokenizer
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_TEXT_FILES = ["*.json", "*.jinja", "tokenizer.model"]
 
 
 def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
@@ -28,7 +25,7 @@ def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
     Parameters
     ----------
     model
-        A GGUF file, a Hugging Face folder, or a hub id such as `org/name`.
+        A GGUF file, a Hugging Face folder, or a hub id: `org/name` or `org/name@revision`.
 
     Raises
     ------
@@ -69,34 +66,3 @@ def _load(path: Path) -> Checkpoint:
             f"{path}: a GGUF file or a Hugging Face folder expected, found another kind of file"
         )
     return load_gguf(path)
-
-
-def resolve(name: str | os.PathLike[str], patterns: tuple[str, ...] = ("*.safetensors",)) -> Path:
-    """Path of a local file or folder, or of a hub repository fetched into the hub's cache.
-
-    Parameters
-    ----------
-    name
-        A path or a hub id.
-    patterns
-        Weight files to fetch; small text files always are.
-    """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    if not _HUB_ID.fullmatch(str(name)):
-        raise InvalidArgument(f"{path}: no such file or folder")
-    return _download(str(name), [*_TEXT_FILES, *patterns])
-
-
-def _download(repo: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=patterns))
-    except Exception as error:
-        detail = " ".join(str(error).split())[:300]
-        raise InvalidArgument(
-            f"{repo}: no such local path, and the Hugging Face hub did not deliver it: "
-            f"{type(error).__name__}: {detail}"
-        ) from error

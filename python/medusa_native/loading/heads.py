@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medusa_native.errors import ModelFormatError
-from medusa_native.loading.checkpoint import resolve
 from medusa_native.loading.float8 import widen_heads
 from medusa_native.loading.heads_files import HUB_FILES, HeadsFiles, read_heads_files
 from medusa_native.loading.heads_notes import Notes, compare, compare_vocabulary
 from medusa_native.loading.heads_tensors import HeadTensors, Key, sort_tensors
+from medusa_native.loading.hub import resolve
 from medusa_native.loading.tensors import (
     HostTensor,
     require_finite,
@@ -100,7 +100,7 @@ def load_heads(
     Parameters
     ----------
     source
-        A `.safetensors` or `.pt` file, a folder, or a hub id.
+        A `.safetensors` or `.pt` file, a folder, or a hub id, perhaps with `@revision`.
     hidden_size, vocab_size
         Of the backbone they are meant for; None: what the files themselves say.
 

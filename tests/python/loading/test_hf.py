@@ -12,7 +12,7 @@ import transformers
 from safetensors.numpy import save_file
 from tiny_files import TOKENS, write_tokenizer
 
-from medusa_native.errors import InvalidArgument, ModelFormatError
+from medusa_native.errors import ModelFormatError
 from medusa_native.loading import load_checkpoint
 
 SIZES = {
@@ -232,24 +232,3 @@ def test_torch_is_only_needed_for_pickles(folder: Path, monkeypatch: pytest.Monk
     load_checkpoint(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     fails(folder, "pytorch_model.bin", "pip install 'medusa-native[torch]'")
-
-
-def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: Any, **__: Any) -> None:
-        raise ConnectionError("no route to host")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(InvalidArgument, match=r"org/name: .*hub.*no route to host"):
-        load_checkpoint("org/name")
-
-
-def test_hub_snapshot(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def snapshot(repo: str, allow_patterns: list[str]) -> str:
-        asked[repo] = allow_patterns
-        return str(folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert load_checkpoint("org/name").path == folder
-    assert asked == {"org/name": ["*.json", "*.jinja", "tokenizer.model", "*.safetensors"]}
