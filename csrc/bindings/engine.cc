@@ -49,7 +49,7 @@ std::vector<OwnedOutput> step(Engine& engine) {
 Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
                    int max_num_seqs, int max_num_batched_tokens, int max_model_len,
                    size_t kv_cache_memory, bool adaptive, std::vector<float> step_seconds,
-                   std::vector<float> path_probability) {
+                   std::vector<float> path_probability, float synthetic_acceptance_length) {
   const py::gil_scoped_release release;
   return Engine(model, heads, tree,
                 {.max_num_seqs = max_num_seqs,
@@ -58,7 +58,8 @@ Engine make_engine(const Model& model, const std::optional<Heads>& heads, const 
                  .kv_cache_memory = kv_cache_memory,
                  .adaptive = adaptive,
                  .step_seconds = std::move(step_seconds),
-                 .path_probability = std::move(path_probability)});
+                 .path_probability = std::move(path_probability),
+                 .synthetic_acceptance_length = synthetic_acceptance_length});
 }
 
 void register_sampling(py::module_& module) {
@@ -99,7 +100,8 @@ void register_values(py::module_& module) {
       .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory)
       .def_readonly("adaptive", &EngineOptions::adaptive)
       .def_readonly("step_seconds", &EngineOptions::step_seconds)
-      .def_readonly("path_probability", &EngineOptions::path_probability);
+      .def_readonly("path_probability", &EngineOptions::path_probability)
+      .def_readonly("synthetic_acceptance_length", &EngineOptions::synthetic_acceptance_length);
   py::class_<Metrics>(module, "Metrics", "Counters of one request.")
       .def_readonly("num_prompt_tokens", &Metrics::num_prompt_tokens)
       .def_readonly("num_generated_tokens", &Metrics::num_generated_tokens)
@@ -121,7 +123,7 @@ void register_engine(py::module_& module) {
       .def(py::init(&make_engine), "model"_a, "heads"_a, "tree"_a, "max_num_seqs"_a = 8,
            "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0,
            "adaptive"_a = false, "step_seconds"_a = std::vector<float>{},
-           "path_probability"_a = std::vector<float>{},
+           "path_probability"_a = std::vector<float>{}, "synthetic_acceptance_length"_a = 0.0F,
            "`step_seconds[r - 1]`: of a forward pass of r rows. `path_probability[n]`: how often "
            "node n of `tree` is accepted, the root 1. `adaptive` chooses nodes at every step.")
       .def(

@@ -48,6 +48,11 @@ void ExactAcceptance::draw(Backend& backend, Tensor logits) {
   ops::sample(backend, drawn_, logits, rows_);
 }
 
+int ExactAcceptance::next_node(const PlanEntry& entry, int node, std::span<const int32_t> tokens,
+                               int32_t drawn) const {
+  return child_with_token(*entry.tree, node, tokens, drawn);
+}
+
 void ExactAcceptance::descend(const RowBatch& batch) {
   size_t kept = 0;
   for (size_t i = 0; i < cursors_.size(); ++i) {
@@ -56,7 +61,7 @@ void ExactAcceptance::descend(const RowBatch& batch) {
     if (!entry->is_prefill()) {
       const std::span tokens(batch.tokens.data() + entry->first_row,
                              static_cast<size_t>(entry->num_rows));
-      child = child_with_token(*entry->tree, node, tokens, drawn_[i]);
+      child = next_node(*entry, node, tokens, drawn_[i]);
     }
     if (child < 0) {
       entry->next_root = drawn_[i];

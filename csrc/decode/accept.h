@@ -18,10 +18,16 @@ int child_with_token(const Tree& tree, int node, std::span<const int32_t> tokens
 class ExactAcceptance {
  public:
   explicit ExactAcceptance(int max_num_seqs);
+  virtual ~ExactAcceptance() = default;
 
   /// Fills accepted_rows and next_root of every entry that has logits; a prompt chunk accepts all
   /// its rows.
   void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits);
+
+ protected:
+  /// The child of `node` to go on with, or -1. `tokens`: (tree size); `drawn`: at `node`.
+  virtual int next_node(const PlanEntry& entry, int node, std::span<const int32_t> tokens,
+                        int32_t drawn) const;
 
  private:
   struct Cursor {

@@ -12,6 +12,7 @@
 #include "decode/sampler.h"
 #include "decode/scheduler.h"
 #include "decode/step_plan.h"
+#include "decode/synthetic_accept.h"
 #include "model/model_impl.h"
 #include "model/sequence_runner.h"
 
@@ -27,6 +28,13 @@ void check_tree(const Tree& tree, const std::optional<Heads>& heads) {
   check(tree.max_rank() < heads->draft_vocab_size() && tree.max_rank() < kMaxTopK,
         "tree: expected ranks below ", std::min(heads->draft_vocab_size(), kMaxTopK), ", found ",
         tree.max_rank());
+}
+
+std::unique_ptr<ExactAcceptance> make_acceptance(const EngineOptions& options, const Tree& tree) {
+  if (options.synthetic_acceptance_length == 0) {
+    return std::make_unique<ExactAcceptance>(options.max_num_seqs);
+  }
+  return std::make_unique<SyntheticAcceptance>(options, tree);
 }
 
 }  // namespace
@@ -58,7 +66,7 @@ struct Engine::Impl {
   KvCache cache;
   std::optional<HeadsWorkspace> heads_workspace;
   Scheduler scheduler;
-  ExactAcceptance acceptance;
+  std::unique_ptr<ExactAcceptance> acceptance;
 
   StepPlan plan;
   RowBatch batch;
@@ -86,7 +94,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
                              KvCache::page_bytes(backend(), model.config())),
             options.max_model_len),
       scheduler(options, drafted),
-      acceptance(options.max_num_seqs) {
+      acceptance(make_acceptance(options, tree)) {
   if (tree.size() > 1) {
     heads_workspace.emplace(backend(), options.max_num_seqs, tree.depth(),
                             model.config().hidden_size, heads->draft_vocab_size(), top_k());
@@ -114,8 +122,8 @@ void Engine::Impl::run_step() {
   draft(plan, cache, top_k(), batch, logits_rows);
   llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
   llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
-  acceptance.accept(backend(), plan, batch,
-                    workspace.logits(static_cast<int64_t>(logits_rows.size())));
+  acceptance->accept(backend(), plan, batch,
+                     workspace.logits(static_cast<int64_t>(logits_rows.size())));
   for (const PlanEntry& entry : plan) cache.append(entry.sequence->slot, entry.accepted_rows);
   cache.commit(backend(), workspace);
   finish_step();

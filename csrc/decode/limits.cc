@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "decode/synthetic_accept.h"
 #include "model/kv_cache.h"
 
 namespace medusa {
@@ -60,6 +61,7 @@ EngineOptions resolve_limits(const EngineOptions& asked, const Backend& backend,
                              const ModelConfig& config, const Tree& tree) {
   check_asked(asked, config);
   check_tuning(asked, tree);
+  check_synthetic(asked, tree);
   EngineOptions options = asked;
   options.max_num_batched_tokens = resolve_rows(asked, tree);
   const size_t page = KvCache::page_bytes(backend, config);

@@ -56,6 +56,10 @@ struct EngineOptions {
   bool adaptive = false;
   std::vector<float> step_seconds = {};      // [rows - 1] of a forward pass, heads not counted
   std::vector<float> path_probability = {};  // [node of the tree] is accepted; root 1; or empty
+
+  /// For benchmarks without trained heads: keep drafted tokens at random, right or wrong, so many a
+  /// step on average, the root included. The text means nothing. 0: off.
+  float synthetic_acceptance_length = 0;
 };
 
 }  // namespace medusa
