@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from medusa_native import Decoder, SamplingParams
 from medusa_native.cli import app
 
-COMMANDS = ["generate", "chat", "distill", "train", "tune", "inspect", "convert", "demo"]
+COMMANDS = ["generate", "chat", "distill", "train", "tune", "bench", "inspect", "convert", "demo"]
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:

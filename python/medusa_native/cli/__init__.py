@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from medusa_native.cli.bench import bench
 from medusa_native.cli.chat import chat
 from medusa_native.cli.convert import convert
 from medusa_native.cli.demo import demo
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (generate, chat, distill, train, tune, convert, inspect, demo):
+for command in (generate, chat, distill, train, tune, bench, convert, inspect, demo):
     app.command()(command)
 
 
