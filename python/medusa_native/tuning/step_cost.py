@@ -89,11 +89,24 @@ def measure_steps(
         for turn in range(repeats):
             for context, batch in measured:
                 most = max(min(max_nodes, max(MAX_ROWS, max_nodes) // batch), 1)
-                bench = _Bench(model, heads, paths[: most - 1], tokens, context, batch)
-                for nodes, seconds in bench.run(sizes_to_measure(most), seed=turn):
-                    samples[context, batch, nodes].append(seconds)
+                sizes = sizes_to_measure(most)
+                trees = [prefix_tree(paths, nodes) for nodes in sizes]
+                timer = StepTimer(model, heads, trees, tokens, context, batch)
+                for index, seconds in timer.run(turn):
+                    samples[context, batch, sizes[index]].append(seconds)
                 meter.update(meter.done + 1, f"context {context}, {batch} sequences")
     return [_cost(samples, context, batch) for context, batch in measured]
+
+
+def prefix_tree(paths: Sequence[Sequence[int]], nodes: int) -> _core.Tree:
+    """Return the tree of the root and the first `nodes` - 1 paths."""
+    return _core.Tree(paths[: nodes - 1]) if nodes > 1 else _core.Tree.root_only()
+
+
+def union_tree(trees: Sequence[_core.Tree]) -> _core.Tree:
+    """Return the smallest tree that holds all of `trees`: what an engine must have room for."""
+    paths = sorted({tuple(path) for tree in trees for path in tree.paths})
+    return _core.Tree(paths) if paths else _core.Tree.root_only()
 
 
 def _cost(samples: dict[tuple[int, int, int], list[float]], context: int, batch: int) -> StepCost:
@@ -114,19 +127,19 @@ def _longest(context: int) -> int:
     return context + 2 * _growth(context) + 64
 
 
-class _Bench:
-    """One engine whose sequences are held near one context."""
+class StepTimer:
+    """One engine whose sequences are held near one context, for steps with any of `trees`."""
 
     def __init__(
         self,
         model: _core.Model,
         heads: _core.Heads,
-        paths: Sequence[Sequence[int]],
+        trees: Sequence[_core.Tree],
         tokens: Sequence[int],
         context: int,
-        batch: int,
+        batch: int = 1,
     ) -> None:
-        self._paths = list(paths)
+        self._trees = list(trees)
         self._batch, self._growth = batch, _growth(context)
         self._grown = 0
         self._running: list[int] = []
@@ -135,28 +148,25 @@ class _Bench:
         self._engine = _core.Engine(
             model,
             heads,
-            self._tree(len(paths) + 1),
+            union_tree(trees),
             max_num_seqs=batch,
             max_model_len=_longest(context),
         )
 
-    def _tree(self, nodes: int) -> _core.Tree:
-        return _core.Tree(self._paths[: nodes - 1]) if nodes > 1 else _core.Tree.root_only()
-
-    def run(self, sizes: Sequence[int], seed: int) -> Iterator[tuple[int, float]]:
-        """Yield sizes and seconds of single steps."""
-        order = list(sizes)
+    def run(self, seed: int) -> Iterator[tuple[int, float]]:
+        """Yield the index of a tree and the seconds of one step with it, all trees in turn."""
+        order = list(range(len(self._trees)))
         random.Random(seed).shuffle(order)
-        for nodes in order:
+        for index in order:
             if not self._running or self._grown > self._growth:
                 self._begin()
-            self._engine.set_tree(self._tree(nodes))
+            self._engine.set_tree(self._trees[index])
             for _ in range(_UNTIMED):
                 self._step()
             for _ in range(_TIMED):
                 start = time.perf_counter()
                 self._step()
-                yield nodes, time.perf_counter() - start
+                yield index, time.perf_counter() - start
 
     def _begin(self) -> None:
         """Put every sequence at the context's start, and warm up."""

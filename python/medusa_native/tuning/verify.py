@@ -14,6 +14,7 @@ import numpy as np
 from medusa_native import _core
 from medusa_native.training.progress import Meter
 from medusa_native.tuning.replay import first_size, tokens_per_step
+from medusa_native.tuning.step_cost import prefix_tree, union_tree
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -98,26 +99,51 @@ def measure_speeds(
     """
     expectation = dict(expected)
     sizes = [nodes for nodes in SIZES if nodes in expectation]
-    seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
-    steps: dict[int, int] = defaultdict(int)
-    longest = max(len(a.prompt_token_ids) + len(a.token_ids) for a in answers)
-    largest = _tree(paths, max(sizes))
-    engine = _core.Engine(model, heads, largest, max_num_seqs=1, max_model_len=longest)
-    with Meter("speed", repeats * len(answers) * len(sizes), shown=progress) as meter:
-        for turn in range(repeats):
-            for index, answer in enumerate(answers):
-                for nodes in random.Random(turn * len(answers) + index).sample(sizes, len(sizes)):
-                    found = _decode(engine, _tree(paths, nodes), answer)
-                    seconds[nodes, index].append(found.decode_time)
-                    steps[nodes] += found.num_steps if turn == 0 else 0
-                    meter.update(meter.done + 1, f"{nodes} nodes")
+    trees = [prefix_tree(paths, nodes) for nodes in sizes]
+    found = decode_in_turns(model, heads, trees, answers, repeats=repeats, progress=progress)
     tokens = sum(len(answer.token_ids) - 1 for answer in answers)
-    clock = {n: sum(statistics.median(seconds[n, i]) for i in range(len(answers))) for n in sizes}
-    return [Speed(n, steps[n], tokens / steps[n], expectation[n], tokens / clock[n]) for n in sizes]
+    return [
+        Speed(nodes, steps, tokens / steps, expectation[nodes], tokens / seconds)
+        for nodes, (steps, seconds) in zip(sizes, found, strict=True)
+    ]
 
 
-def _tree(paths: Paths, nodes: int) -> _core.Tree:
-    return _core.Tree(list(paths[: nodes - 1])) if nodes > 1 else _core.Tree.root_only()
+def decode_in_turns(
+    model: _core.Model,
+    heads: _core.Heads,
+    trees: Sequence[_core.Tree],
+    answers: Sequence[Answer],
+    *,
+    repeats: int = 3,
+    progress: bool | None = None,
+) -> list[tuple[int, float]]:
+    """Decode answers greedily, one at a time, with every tree in turn on one engine.
+
+    Returns
+    -------
+    list
+        Of each tree: steps of all answers together, and seconds after their first tokens, of each
+        answer the median of `repeats`.
+    """
+    seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
+    steps = [0] * len(trees)
+    longest = max(len(a.prompt_token_ids) + len(a.token_ids) for a in answers)
+    engine = _core.Engine(model, heads, union_tree(trees), max_num_seqs=1, max_model_len=longest)
+    order = list(range(len(trees)))
+    with Meter("speed", repeats * len(answers) * len(trees), shown=progress) as meter:
+        for turn in range(repeats):
+            for number, answer in enumerate(answers):
+                random.Random(turn * len(answers) + number).shuffle(order)
+                for index in order:
+                    found = _decode(engine, trees[index], answer)
+                    seconds[index, number].append(found.decode_time)
+                    steps[index] += found.num_steps if turn == 0 else 0
+                    meter.update(meter.done + 1, f"{trees[index].size} nodes")
+    clock = [
+        sum(statistics.median(seconds[index, number]) for number in range(len(answers)))
+        for index in range(len(trees))
+    ]
+    return list(zip(steps, clock, strict=True))
 
 
 def _decode(engine: _core.Engine, tree: _core.Tree, answer: Answer) -> _core.Metrics:
