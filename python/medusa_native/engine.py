@@ -14,6 +14,7 @@ from medusa_native.heads import open_heads
 from medusa_native.loading import Checkpoint, load_checkpoint
 from medusa_native.tokenizer import Tokenizer
 from medusa_native.trees import choose_tree
+from medusa_native.tuning.adaptive import forward_seconds
 from medusa_native.tuning.store import device_key, find_tuning
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def load_engine(
     compute_type: str,
     num_threads: int,
     tuning: TreeTuning | None = None,
-    **limits: int,
+    **limits: Any,
 ) -> LoadedEngine:
     """Map the files, pack what they hold, and start an engine. Zero means: choose.
 
@@ -132,7 +133,8 @@ def load_engine(
     if speculative is not None and speculative.model is not None:
         opened = open_heads(speculative.model, checkpoint)
         heads = pack_heads(core_model, opened)
-        tree = _tree(speculative, opened, core_model, formats)
+        tree, found = _tree(speculative, opened, core_model, formats)
+        tuning = tuning or found
     options: dict[str, Any] = dict(limits)
     if tuning is not None and tree.size > 1:
         options |= tuning.options(tree)
@@ -153,15 +155,23 @@ def _tree(
     heads: HeadsCheckpoint,
     model: _core.Model,
     weight_formats: Mapping[str, int],
-) -> _core.Tree:
-    """Return the tree asked for; an automatic one is as tuned for these heads and this device."""
+) -> tuple[_core.Tree, TreeTuning | None]:
+    """Return the tree asked for, and what is known of it here.
+
+    An automatic tree is as tuned for these heads and this device, and adapts.
+    """
     tuning = find_tuning(heads) if config.medusa_choices == "auto" else None
     isa = isa_of(model.device_name)
     if tuning is None:
-        return choose_tree(config, heads.num_heads, heads.config.get("medusa_choices"), isa)
-    device = tuning.for_device(device_key(model, weight_formats))
-    nodes = None if device is None else device.nodes
-    return choose_tree(config, heads.num_heads, tuning.table.paths, isa, nodes)
+        stored = heads.config.get("medusa_choices")
+        return choose_tree(config, heads.num_heads, stored, isa), None
+    table, device = tuning.table, tuning.for_device(device_key(model, weight_formats))
+    if device is None:
+        return choose_tree(config, heads.num_heads, table.paths, isa), None
+    tree = choose_tree(config, heads.num_heads, table.paths, isa, device.nodes)
+    chances = dict(zip(table.paths, table.probabilities, strict=True))
+    seconds = forward_seconds(device.costs, table.paths, device.context)
+    return tree, TreeTuning(seconds, chances)
 
 
 def isa_of(device_name: str) -> str:

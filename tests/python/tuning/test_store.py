@@ -14,6 +14,7 @@ from tiny_model import CONFIG, save_heads
 from medusa_native import ModelFormatError
 from medusa_native.loading import HeadsCheckpoint, load_heads
 from medusa_native.tuning import store
+from medusa_native.tuning.adaptive import forward_seconds
 from medusa_native.tuning.record import (
     DeviceKey,
     DeviceTuning,
@@ -162,3 +163,19 @@ def test_the_fastest_size_is_not_the_largest() -> None:
     flat = StepCost(512, 1, (1, 2, 4), (0.01, 0.01, 0.01))
     assert best_size(flat, TABLE.tokens_per_step) == 4
     assert best_size(flat, (1.0, 1.0, 1.0, 1.0)) == 1
+
+
+def test_forward_seconds_leave_the_heads_out() -> None:
+    """Rows cost 1 each beside 10 for any step, a head 3."""
+
+    def cost(batch: int, sizes: tuple[int, ...]) -> StepCost:
+        heads = {1: 0, 2: 1, 3: 1, 4: 2}
+        return StepCost(512, batch, sizes, tuple(10.0 + batch * n + 3 * heads[n] for n in sizes))
+
+    costs = [cost(1, (1, 2, 3, 4)), cost(2, (1, 2)), cost(8, (1,)), StepCost(64, 1, (1,), (9.0,))]
+    found = forward_seconds(costs, TABLE.paths, 512)
+    assert found == pytest.approx([10 + rows for rows in range(1, 9)])
+
+
+def test_forward_seconds_of_one_sequence_alone() -> None:
+    assert forward_seconds([COST], TABLE.paths, 512) == pytest.approx([0.01, 0.011, 0.0155, 0.02])

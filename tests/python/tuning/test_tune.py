@@ -83,6 +83,7 @@ def test_auto_is_what_was_stored(model: Path, own_heads: Path, prompts: Path) ->
         report.path.write_text(json.dumps(stored))
         decoder = Decoder(model, own_heads, num_threads=1)
         assert decoder.info()["tree"]["nodes"] == nodes
+        assert decoder.info()["tree"]["adaptive"] is (nodes > 1)
         assert decoder.generate("hello", params)[0].outputs[0].token_ids == expected
     two = Decoder(model, own_heads, num_threads=2)  # another device: as many nodes as pay there
     most = NODES_THAT_PAY[_core.cpu_isas()[0]]
