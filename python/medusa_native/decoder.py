@@ -80,6 +80,10 @@ class Decoder:
     -----
     Threads may share a decoder: their requests are decoded together, and each call returns when
     its own are done. Interrupting a call, or dropping a stream, cancels its requests.
+
+    Model and heads files are mapped while the constructor runs, and not needed afterwards. Replace
+    a file that may be loading by renaming another over it: one that is shortened in place while it
+    is mapped ends the process (SIGBUS), as with every program that maps files.
     """
 
     def __init__(

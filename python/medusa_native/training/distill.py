@@ -26,6 +26,7 @@ from medusa_native.training.records import (
     open_for_append,
     read_answers,
     read_prompts,
+    writing,
 )
 
 _SYNC_SECONDS = 5.0
@@ -153,7 +154,7 @@ def _answers_file(path: Path, settings: _Settings) -> Iterator[TextIO]:
             raise InvalidArgument(
                 f"{path}: was begun with other settings: expected {wanted}, found {found}"
             )
-    with open_for_append(path) as file:
+    with writing(path), open_for_append(path) as file:
         text = json.dumps(wanted, indent=2) + "\n"
         replace_file(beside, lambda out: out.write(text.encode()))
         try:

@@ -42,7 +42,8 @@ def hidden_states(
     data, record = folder / "hidden.bin", folder / "hidden.json"
     row_bytes = width * dtype.itemsize
     done = _answers_done(record, key)
-    if not data.exists() or data.stat().st_size < dataset.first_row[done] * row_bytes:
+    fits = 0 <= done <= len(dataset.answers) and data.exists()
+    if not fits or data.stat().st_size < dataset.first_row[done] * row_bytes:
         done = 0
     if done < len(dataset.answers):
         with data.open("r+b" if done else "w+b") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,6 +88,15 @@ def read_answers(path: Path, vocab_size: int) -> list[Answer]:
     return answers
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what a file system refuses, a full disk for one, into an InvalidArgument."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidArgument(f"{path}: cannot be written: {error}") from error
+
+
 def open_for_append(path: Path) -> TextIO:
     """Open an answers file at the end of its last whole line, cutting off a torn one.
 
@@ -95,14 +105,12 @@ def open_for_append(path: Path) -> TextIO:
     InvalidArgument
         The file cannot be written.
     """
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         file = os.fdopen(descriptor, "r+", encoding="utf-8")
         os.ftruncate(descriptor, _end_of_last_line(path))
         file.seek(0, os.SEEK_END)
-    except OSError as error:
-        raise InvalidArgument(f"{path}: cannot be written: {error}") from error
     return file
 
 

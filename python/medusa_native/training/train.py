@@ -19,7 +19,7 @@ from medusa_native.training.checkpoint import Progress, load_checkpoint, save_ch
 from medusa_native.training.export import draft_rows, heads_of
 from medusa_native.training.hidden import hidden_states
 from medusa_native.training.progress import Meter
-from medusa_native.training.records import read_answers
+from medusa_native.training.records import read_answers, writing
 from medusa_native.training.settings import TrainSettings, digest, file_digest, prepare_folder
 from medusa_native.training.validation import Validation, ValidationSet, validate
 
@@ -148,8 +148,9 @@ def train(
     work = prepare_folder(folder, restart)
     backbone = load_backbone(model)
     run = _Run(settings, backbone, Path(data), num_threads or 0, progress)
-    run.load(Path(cache_dir) if cache_dir is not None else work)
-    found = run.fit(work / "checkpoint", checkpoint_seconds)
+    with writing(folder):
+        run.load(Path(cache_dir) if cache_dir is not None else work)
+        found = run.fit(work / "checkpoint", checkpoint_seconds)
     config = {
         "base_model_name_or_path": base_model or backbone.path.name,
         FINGERPRINT: fingerprint(backbone),

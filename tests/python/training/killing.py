@@ -19,6 +19,24 @@ def start(function: str, *args: Any, **kwargs: Any) -> subprocess.Popen[str]:
     )
 
 
+def run_on_a_full_disk(limit: int, function: str, *args: Any, **kwargs: Any) -> str:
+    """Call it where no file may grow beyond `limit` bytes; return what it printed as it failed."""
+    code = (
+        "import resource\nfrom medusa_native import training\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        f"training.{function}(*{args!r}, **{kwargs!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    return done.stdout
+
+
 def kill_when(
     process: subprocess.Popen[str],
     reached: Callable[[], bool],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import kill_when, size, start
+from killing import kill_when, run_on_a_full_disk, size, start
 
 from medusa_native import Decoder, InvalidArgument, SamplingParams
 from medusa_native.training import distill
@@ -72,6 +72,16 @@ def test_a_killed_run_goes_on(
         )
         bar = rng.randrange(1, size(whole))
         kill_when(process, lambda bar=bar: size(out) >= bar, sign)
+    distill(model, prompts, out, max_tokens=MAX_TOKENS)
+    assert answers(out) == answers(whole)
+
+
+def test_a_full_disk(model: Path, prompts: Path, tmp_path: Path) -> None:
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    distill(model, prompts, whole, max_tokens=MAX_TOKENS)
+    arguments = (str(model), str(prompts), str(out))
+    text = run_on_a_full_disk(size(whole) // 2, "distill", *arguments, max_tokens=MAX_TOKENS)
+    assert f"InvalidArgument: {out}: cannot be written: [Errno 27] File too large" in text
     distill(model, prompts, out, max_tokens=MAX_TOKENS)
     assert answers(out) == answers(whole)
 

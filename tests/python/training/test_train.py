@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killing import kill_when, size
+from killing import kill_when, run_on_a_full_disk, size
 from killing import start as start_process
 from safetensors import safe_open
 from tiny_model import permutation_tensors, save_model
@@ -123,6 +123,18 @@ def test_a_killed_run_ends_with_the_same_bits(
         if not kill_when(process, reached, rng.choice([signal.SIGKILL, signal.SIGINT])):
             break
     train(chain_model, data, out, **options)
+    assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("limit", [10_000, 700_000], ids=["states", "checkpoint"])
+def test_a_full_disk(chain_model: Path, data: Path, tmp_path: Path, limit: int) -> None:
+    out = tmp_path / "out"
+    options = SMALL | {"checkpoint_seconds": 0.0, "version": 1}
+    text = run_on_a_full_disk(limit, "train", str(chain_model), str(data), str(out), **options)
+    assert f"InvalidArgument: {out}: cannot be written: [Errno 27] File too large" in text
+    assert [path.name for path in out.iterdir()] == [".training"]
+    train(chain_model, data, out, **options)
+    train(chain_model, data, tmp_path / "whole", **options)
     assert files(out) == files(tmp_path / "whole")
 
 
