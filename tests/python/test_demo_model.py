@@ -96,6 +96,13 @@ def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [p.suffix for p in cache.iterdir()] == [".lock"]
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MEDUSA_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(MedusaError, match=r"cannot be kept in .*file/cache.*MEDUSA_CACHE"):
+        demo_model(progress=False)
+
+
 def test_the_hub_is_second(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
