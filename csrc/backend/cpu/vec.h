@@ -96,9 +96,22 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
 }
 #endif
 
+// Lane i is lane index[i] of a, or of a and b side by side. GCC's built-in does not exist in Clang.
+#ifdef __clang__
+MEDUSA_INLINE Vec shuffle(Vec a, Vec b, IVec index) {
+  Vec out;
+  for (int i = 0; i < kWidth; ++i) out[i] = index[i] < kWidth ? a[index[i]] : b[index[i] - kWidth];
+  return out;
+}
+MEDUSA_INLINE Vec shuffle(Vec a, IVec index) { return shuffle(a, a, index); }
+#else
+MEDUSA_INLINE Vec shuffle(Vec a, Vec b, IVec index) { return __builtin_shuffle(a, b, index); }
+MEDUSA_INLINE Vec shuffle(Vec a, IVec index) { return __builtin_shuffle(a, index); }
+#endif
+
 // The upper half folded onto the lower, `half` lanes apart; lanes beyond hold what is of no use.
 MEDUSA_INLINE Vec shifted_down(Vec a, int half) {
-  return __builtin_shuffle(a, (lanes() + half) & (kWidth - 1));
+  return shuffle(a, (lanes() + half) & (kWidth - 1));
 }
 // Halves are folded together, in this order on every ISA of one width.
 MEDUSA_INLINE float reduce_add(Vec a) {
