@@ -39,6 +39,7 @@ format: $(VENV)/lint ## rewrite the sources in the project's format
 	$(BIN)/ruff format --quiet .
 
 sanitize: $(VENV)/test googletest ## C++ tests and damaged files under ASan and UBSan, threads under TSan
+	$(PIP) "pybind11>=3.0"
 	for preset in tsan asan; do \
 	  $(CMAKE) --preset $$preset && $(CMAKE) --build --preset $$preset && $(CTEST) --preset $$preset \
 	    || exit 1; \
