@@ -46,6 +46,7 @@ struct Engine::Impl {
 
   void reserve();
   void run_step();
+  void append_accepted();
   void run_heads();
   void finish_step();
   std::unique_ptr<Sequence> make_sequence(std::span<const int32_t> prompt,
@@ -124,10 +125,19 @@ void Engine::Impl::run_step() {
   llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
   acceptance->accept(backend(), plan, batch,
                      workspace.logits(static_cast<int64_t>(logits_rows.size())));
-  for (const PlanEntry& entry : plan) cache.append(entry.sequence->slot, entry.accepted_rows);
+  append_accepted();
   cache.commit(backend(), workspace);
   finish_step();
   run_heads();
+}
+
+// A path may be accepted beyond the last token a sequence can have, where it has no pages.
+void Engine::Impl::append_accepted() {
+  for (const PlanEntry& entry : plan) {
+    const auto room = static_cast<size_t>(entry.sequence->max_size - entry.committed);
+    const std::span<const int32_t> rows(entry.accepted_rows);
+    cache.append(entry.sequence->slot, rows.first(std::min(room, rows.size())));
+  }
 }
 
 void Engine::Impl::finish_step() {

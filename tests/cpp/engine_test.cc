@@ -142,9 +142,8 @@ struct Clockwork {
   }
 };
 
-TEST(Engine, heads_that_are_always_right_are_accepted_to_full_depth) {
-  Clockwork clockwork(1);
-  const Model model = clockwork.tiny.load();
+// Four heads that know what Clockwork(1) does.
+Heads right_heads(Clockwork& clockwork, const Model& model) {
   Heads::Source source;
   std::vector<float> zeros(64 * 64);
   std::vector<std::vector<float>> projections;
@@ -153,7 +152,13 @@ TEST(Engine, heads_that_are_always_right_are_accepted_to_full_depth) {
     source.residual.push_back({{{zeros.data(), zeros.size() * 4, DType::f32, {64, 64}}, {}}});
     source.projection.push_back(clockwork.as_tensor(projection));
   }
-  const Heads heads = Heads::load(model, source);
+  return Heads::load(model, source);
+}
+
+TEST(Engine, heads_that_are_always_right_are_accepted_to_full_depth) {
+  Clockwork clockwork(1);
+  const Model model = clockwork.tiny.load();
+  const Heads heads = right_heads(clockwork, model);
   Engine engine(model, heads, Tree::chain(4), {.max_num_seqs = 1});
   SamplingParams params;
   params.max_tokens = 41;
@@ -164,6 +169,26 @@ TEST(Engine, heads_that_are_always_right_are_accepted_to_full_depth) {
   EXPECT_EQ(metrics.num_steps, 8);  // one token by the prompt, then 8 steps of 5
   EXPECT_EQ(metrics.num_accepted_tokens, 32);
   EXPECT_EQ(metrics.accepted_per_position, (std::vector<int64_t>{8, 8, 8, 8}));
+}
+
+// The last token of the answer fills a page, and the accepted path goes on.
+TEST(Engine, commits_nothing_beyond_the_last_token) {
+  Clockwork clockwork(1);
+  const Model model = clockwork.tiny.load();
+  const Heads heads = right_heads(clockwork, model);
+  Engine engine(model, heads, Tree::chain(4), {.max_num_seqs = 2});
+  for (int max_tokens = 60; max_tokens < 68; ++max_tokens) {
+    std::vector<int64_t> ids;
+    for (int start : {17, 40}) {
+      ids.push_back(engine.submit(std::vector<int32_t>{start}, {.max_tokens = max_tokens}));
+    }
+    const auto answers = run(engine);
+    for (const int64_t id : ids) {
+      const auto& answer = answers.at(id);
+      ASSERT_EQ(answer.size(), static_cast<size_t>(max_tokens));
+      for (size_t i = 1; i < answer.size(); ++i) EXPECT_EQ(answer[i], (answer[i - 1] + 1) % 101);
+    }
+  }
 }
 
 TEST(Engine, stops_at_a_stop_token_inside_an_accepted_block) {
