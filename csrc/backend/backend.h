@@ -6,9 +6,11 @@
 #include <string>
 
 #include "backend/kv_layout.h"
+#include "backend/logits_rules.h"
 #include "backend/row_batch.h"
 #include "backend/weight.h"
 #include "medusa/config.h"
+#include "medusa/sampling.h"
 #include "tensor/buffer.h"
 #include "tensor/tensor.h"
 
@@ -69,8 +71,16 @@ struct SampleRow {
   int top_k = 0;
   float min_p = 0;
   uint64_t seed = 0;
-  int64_t position = 0;                  // of the token that is drawn
-  std::span<const int32_t> banned = {};  // ids that cannot be drawn
+  int64_t position = 0;  // of the token that is drawn
+  LogitsRules rules = {};
+};
+
+/// One row of logits and a token drawn from it. out[0] is the token's, out[1 ...] are those of the
+/// likeliest ids, best first.
+struct LogprobRow {
+  int64_t row = 0;
+  int32_t token = 0;
+  std::span<TokenLogprob> out = {};  // 1 to 1 + kMaxTopK
 };
 
 /// Most ids top_k() gives.
@@ -102,6 +112,7 @@ class Backend {
   virtual void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) = 0;
   virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
   virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
+  virtual void logprobs(Tensor logits, std::span<const LogprobRow> rows) = 0;
   virtual void commit(const KvLayout& cache, Tensor keys, Tensor values,
                       std::span<const CommitRow> rows) = 0;  // keys, values: (layers · rows, …)
 };

@@ -1,5 +1,7 @@
 #include "backend/ops.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace medusa::ops {
@@ -35,6 +37,23 @@ void expect_cache(const char* what, const Backend& backend, const KvLayout& cach
         name(backend.compute_dtype()), ", found ", name(cache.dtype));
   expect_multiple(what, cache.head_dim, kColumnUnit);
   check(cache.num_kv_heads > 0 && cache.num_layers > 0, what, ": empty cache layout");
+}
+
+void expect_ids(const char* what, std::span<const int32_t> ids, int64_t vocab) {
+  for (const int32_t id : ids) expect_below(what, id, vocab);
+}
+
+void expect_rules(const LogitsRules& rules, int64_t vocab) {
+  expect_ids("sample allowed", rules.allowed, vocab);
+  expect_ids("sample banned", rules.banned, vocab);
+  for (const auto& [id, bias] : rules.bias) expect_below("sample bias", id, vocab);
+  for (const std::vector<int32_t>& word : rules.bad_words) {
+    check(!word.empty(), "sample bad_words: expected no empty word");
+    expect_ids("sample bad_words", word, vocab);
+  }
+  expect_ids("sample prompt", rules.prompt, vocab);
+  expect_ids("sample answer", rules.answer, vocab);
+  expect_ids("sample path", rules.path, vocab);
 }
 
 void expect_rows(const RowBatch& batch, const SequenceRows& sequence, int num_pages) {
@@ -150,8 +169,23 @@ void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows) {
   expect_dtype("sample logits", logits, DType::f32);
   check(ids.size() == rows.size(), "sample ids: expected ", rows.size(), ", found ", ids.size());
-  for (const SampleRow& row : rows) expect_below("sample row", row.row, logits.rows);
+  for (const SampleRow& row : rows) {
+    expect_below("sample row", row.row, logits.rows);
+    expect_rules(row.rules, logits.cols);
+  }
   backend.sample(ids, logits, rows);
+}
+
+void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows) {
+  expect_dtype("logprobs logits", logits, DType::f32);
+  for (const LogprobRow& row : rows) {
+    expect_below("logprobs row", row.row, logits.rows);
+    expect_below("logprobs token", row.token, logits.cols);
+    const auto most = static_cast<size_t>(std::min<int64_t>(kMaxTopK, logits.cols));
+    check(!row.out.empty() && row.out.size() <= 1 + most, "logprobs out: expected 1 to ", 1 + most,
+          " entries, found ", row.out.size());
+  }
+  backend.logprobs(logits, rows);
 }
 
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,

@@ -18,6 +18,7 @@ void gather_rows(Backend& backend, Tensor out, Tensor x, std::span<const int32_t
 void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits);
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows);
+void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows);
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows);
 

@@ -2,7 +2,10 @@
 
 #include <pybind11/stl.h>
 
+#include <tuple>
+
 #include "bindings/bindings.h"
+#include "decode/sampler.h"
 #include "medusa/device.h"
 #include "medusa/sampling.h"
 
@@ -12,13 +15,29 @@ using namespace py::literals;
 namespace medusa {
 namespace {
 
-/// A StepOutput that owns its tokens.
+/// (id, logprob, rank).
+using LogprobTuple = std::tuple<int32_t, float, int32_t>;
+
+/// A StepOutput that owns what it shows. Logprobs: one row a token, its own entry first.
 struct OwnedOutput {
   int64_t request_id;
   std::vector<int32_t> tokens;
   const char* finish_reason;
   int32_t stop_token;
+  std::vector<std::vector<LogprobTuple>> logprobs;
+  std::vector<std::vector<LogprobTuple>> prompt_logprobs;
 };
+
+std::vector<std::vector<LogprobTuple>> owned_rows(const LogprobTable& table) {
+  std::vector<std::vector<LogprobTuple>> rows(
+      table.width == 0 ? 0 : table.entries.size() / table.width);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    for (const TokenLogprob& entry : table.entries.subspan(i * table.width, table.width)) {
+      rows[i].emplace_back(entry.id, entry.logprob, entry.rank);
+    }
+  }
+  return rows;
+}
 
 const char* reason_name(FinishReason reason) {
   switch (reason) {
@@ -41,7 +60,9 @@ std::vector<OwnedOutput> step(Engine& engine) {
     owned.push_back({output.request_id,
                      {output.tokens.begin(), output.tokens.end()},
                      reason_name(output.finish_reason),
-                     output.stop_token});
+                     output.stop_token,
+                     owned_rows(output.logprobs),
+                     owned_rows(output.prompt_logprobs)});
   }
   return owned;
 }
@@ -67,15 +88,37 @@ void register_sampling(py::module_& module) {
   py::class_<SamplingParams>(module, "SamplingParams", "How one request is decoded.")
       .def(py::init([](int max_tokens, float temperature, float top_p, int top_k, float min_p,
                        uint64_t seed, std::vector<int32_t> stop_token_ids, int min_tokens,
-                       bool speculative) {
-             return SamplingParams{
-                 max_tokens, temperature, top_p, top_k, min_p, seed, std::move(stop_token_ids),
-                 min_tokens, speculative};
+                       bool speculative, float repetition_penalty, float presence_penalty,
+                       float frequency_penalty, std::vector<std::pair<int32_t, float>> logit_bias,
+                       std::vector<int32_t> allowed_token_ids,
+                       std::vector<std::vector<int32_t>> bad_words, int logprobs,
+                       int prompt_logprobs) {
+             return SamplingParams{max_tokens,
+                                   temperature,
+                                   top_p,
+                                   top_k,
+                                   min_p,
+                                   seed,
+                                   std::move(stop_token_ids),
+                                   min_tokens,
+                                   speculative,
+                                   repetition_penalty,
+                                   presence_penalty,
+                                   frequency_penalty,
+                                   std::move(logit_bias),
+                                   std::move(allowed_token_ids),
+                                   std::move(bad_words),
+                                   logprobs,
+                                   prompt_logprobs};
            }),
            "max_tokens"_a = d.max_tokens, "temperature"_a = d.temperature, "top_p"_a = d.top_p,
            "top_k"_a = d.top_k, "min_p"_a = d.min_p, "seed"_a = d.seed,
            "stop_token_ids"_a = d.stop_token_ids, "min_tokens"_a = d.min_tokens,
-           "speculative"_a = d.speculative)
+           "speculative"_a = d.speculative, "repetition_penalty"_a = d.repetition_penalty,
+           "presence_penalty"_a = d.presence_penalty, "frequency_penalty"_a = d.frequency_penalty,
+           "logit_bias"_a = d.logit_bias, "allowed_token_ids"_a = d.allowed_token_ids,
+           "bad_words"_a = d.bad_words, "logprobs"_a = d.logprobs,
+           "prompt_logprobs"_a = d.prompt_logprobs)
       .def_readonly("max_tokens", &SamplingParams::max_tokens)
       .def_readonly("temperature", &SamplingParams::temperature)
       .def_readonly("top_p", &SamplingParams::top_p)
@@ -84,7 +127,16 @@ void register_sampling(py::module_& module) {
       .def_readonly("seed", &SamplingParams::seed)
       .def_readonly("stop_token_ids", &SamplingParams::stop_token_ids)
       .def_readonly("min_tokens", &SamplingParams::min_tokens)
-      .def_readonly("speculative", &SamplingParams::speculative);
+      .def_readonly("speculative", &SamplingParams::speculative)
+      .def_readonly("repetition_penalty", &SamplingParams::repetition_penalty)
+      .def_readonly("presence_penalty", &SamplingParams::presence_penalty)
+      .def_readonly("frequency_penalty", &SamplingParams::frequency_penalty)
+      .def_readonly("logit_bias", &SamplingParams::logit_bias)
+      .def_readonly("allowed_token_ids", &SamplingParams::allowed_token_ids)
+      .def_readonly("bad_words", &SamplingParams::bad_words)
+      .def_readonly("logprobs", &SamplingParams::logprobs)
+      .def_readonly("prompt_logprobs", &SamplingParams::prompt_logprobs)
+      .def("check", &check_sampling, "vocab_size"_a);
 }
 
 void register_values(py::module_& module) {
@@ -92,7 +144,9 @@ void register_values(py::module_& module) {
       .def_readonly("request_id", &OwnedOutput::request_id)
       .def_readonly("tokens", &OwnedOutput::tokens)
       .def_readonly("finish_reason", &OwnedOutput::finish_reason)
-      .def_readonly("stop_token", &OwnedOutput::stop_token);
+      .def_readonly("stop_token", &OwnedOutput::stop_token)
+      .def_readonly("logprobs", &OwnedOutput::logprobs)
+      .def_readonly("prompt_logprobs", &OwnedOutput::prompt_logprobs);
   py::class_<EngineOptions>(module, "EngineOptions", "Limits of an Engine, all resolved.")
       .def_readonly("max_num_seqs", &EngineOptions::max_num_seqs)
       .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)

@@ -42,7 +42,8 @@ void ExactAcceptance::draw(Backend& backend, Tensor logits) {
   for (const Cursor& cursor : cursors_) {
     const PlanEntry& entry = *cursor.entry;
     const int position = entry.committed + static_cast<int>(entry.accepted_rows.size());
-    rows_.push_back(sample_row(*entry.sequence, entry.first_logits_row + cursor.node, position));
+    rows_.push_back(
+        sample_row(*entry.sequence, entry.first_logits_row + cursor.node, position, entry.path));
   }
   drawn_.resize(rows_.size());
   ops::sample(backend, drawn_, logits, rows_);
@@ -68,6 +69,7 @@ void ExactAcceptance::descend(const RowBatch& batch) {
       continue;
     }
     entry->accepted_rows.push_back(entry->first_row + child);
+    entry->path.push_back(drawn_[i]);
     cursors_[kept++] = {entry, child};
   }
   cursors_.resize(kept);

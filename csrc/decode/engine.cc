@@ -8,6 +8,7 @@
 #include "decode/accept.h"
 #include "decode/draft.h"
 #include "decode/limits.h"
+#include "decode/logprobs.h"
 #include "decode/record.h"
 #include "decode/sampler.h"
 #include "decode/scheduler.h"
@@ -68,6 +69,7 @@ struct Engine::Impl {
   std::optional<HeadsWorkspace> heads_workspace;
   Scheduler scheduler;
   std::unique_ptr<ExactAcceptance> acceptance;
+  LogprobRecorder logprobs;
 
   StepPlan plan;
   RowBatch batch;
@@ -95,7 +97,8 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
                              KvCache::page_bytes(backend(), model.config())),
             options.max_model_len),
       scheduler(options, drafted),
-      acceptance(make_acceptance(options, tree)) {
+      acceptance(make_acceptance(options, tree)),
+      logprobs(workspace.max_logits_rows()) {
   if (tree.size() > 1) {
     heads_workspace.emplace(backend(), options.max_num_seqs, tree.depth(),
                             model.config().hidden_size, heads->draft_vocab_size(), top_k());
@@ -107,6 +110,7 @@ void Engine::Impl::reserve() {
   plan.entries.resize(options.max_num_seqs);
   for (PlanEntry& entry : plan.entries) {
     entry.accepted_rows.reserve(options.max_num_batched_tokens);
+    entry.path.reserve(tree.depth());
   }
   batch.tokens.reserve(options.max_num_batched_tokens);
   batch.positions.reserve(options.max_num_batched_tokens);
@@ -122,9 +126,11 @@ void Engine::Impl::reserve() {
 void Engine::Impl::run_step() {
   draft(plan, cache, top_k(), batch, logits_rows);
   llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
+  logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
   llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
-  acceptance->accept(backend(), plan, batch,
-                     workspace.logits(static_cast<int64_t>(logits_rows.size())));
+  const Tensor logits = workspace.logits(static_cast<int64_t>(logits_rows.size()));
+  acceptance->accept(backend(), plan, batch, logits);
+  logprobs.record_accepted(backend(), plan, batch, logits);
   append_accepted();
   cache.commit(backend(), workspace);
   finish_step();
@@ -193,6 +199,7 @@ std::unique_ptr<Sequence> Engine::Impl::make_sequence(std::span<const int32_t> p
   sequence->tokens.assign(prompt.begin(), prompt.end());
   sequence->drafts = params.speculative && tree.size() > 1;
   sequence->guesses.resize(static_cast<size_t>(tree.depth()) * top_k());
+  reserve_logprobs(*sequence, tree.depth() + 1);
   sequence->metrics.num_prompt_tokens = prompt_size;
   sequence->metrics.accepted_per_position.resize(tree.depth());
   sequence->submitted = Clock::now();

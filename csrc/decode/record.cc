@@ -50,6 +50,24 @@ void count_time(Sequence& sequence) {
   metrics.decode_time = seconds(sequence.first_token, sequence.last_token);
 }
 
+// What the sequence has beyond its first `before` tokens. Log probabilities of tokens behind a stop
+// token are dropped.
+StepOutput output_from(Sequence& sequence, int before) {
+  const size_t width = sequence.logprobs_width();
+  const auto first = static_cast<size_t>(before - sequence.prompt_size);
+  sequence.logprobs.resize(sequence.answer().size() * width);
+  StepOutput output{.request_id = sequence.id,
+                    .tokens = std::span(sequence.tokens).subspan(before),
+                    .finish_reason = sequence.finish_reason,
+                    .stop_token = sequence.stop_token,
+                    .logprobs = {std::span(sequence.logprobs).subspan(first * width), width},
+                    .prompt_logprobs = {}};
+  if (first == 0) {
+    output.prompt_logprobs = {sequence.prompt_logprobs, sequence.prompt_logprobs_width()};
+  }
+  return output;
+}
+
 }  // namespace
 
 StepOutput record(const PlanEntry& entry, const RowBatch& batch) {
@@ -59,8 +77,7 @@ StepOutput record(const PlanEntry& entry, const RowBatch& batch) {
   if (!sequence.finished()) append(sequence, entry.next_root);
   if (!entry.is_prefill()) count_draft(entry, kept);
   count_time(sequence);
-  return {sequence.id, std::span(sequence.tokens).subspan(before), sequence.finish_reason,
-          sequence.stop_token};
+  return output_from(sequence, before);
 }
 
 }  // namespace medusa

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "medusa/engine.h"
@@ -25,11 +26,18 @@ struct Sequence {
   std::vector<int32_t> guesses;  // (tree depth, top_k) of the heads
   FinishReason finish_reason = FinishReason::none;
   int32_t stop_token = -1;
+  std::vector<TokenLogprob> logprobs;         // (answer, logprobs_width())
+  std::vector<TokenLogprob> prompt_logprobs;  // (prompt_size - 1, prompt_logprobs_width())
   Metrics metrics;
   Clock::time_point submitted, first_token, last_token;
 
   bool finished() const { return finish_reason != FinishReason::none; }
   int size() const { return static_cast<int>(tokens.size()); }
+  // Entries a token has: its own and those of the likeliest; 0: none were asked for.
+  size_t logprobs_width() const { return static_cast<size_t>(params.logprobs + 1); }
+  size_t prompt_logprobs_width() const { return static_cast<size_t>(params.prompt_logprobs + 1); }
+  std::span<const int32_t> prompt() const { return std::span(tokens).first(prompt_size); }
+  std::span<const int32_t> answer() const { return std::span(tokens).subspan(prompt_size); }
 };
 
 /// A sequence's share of one forward pass.
@@ -44,6 +52,7 @@ struct PlanEntry {
 
   // Filled by accept().
   std::vector<int32_t> accepted_rows;  // of the batch, in order of position
+  std::vector<int32_t> path;           // of a tree: tokens of its accepted rows, root left out
   int32_t next_root = -1;
 
   bool is_prefill() const { return tree == nullptr; }
@@ -58,6 +67,7 @@ struct StepPlan {
   PlanEntry& add() {
     PlanEntry& entry = entries[size++];
     entry.accepted_rows.clear();
+    entry.path.clear();
     entry.next_root = -1;
     return entry;
   }

@@ -15,12 +15,21 @@ namespace medusa {
 
 enum class FinishReason : uint8_t { none, stop, length, abort };
 
+/// Log probabilities, `width` entries a token: its own, then those of the likeliest ids, best
+/// first.
+struct LogprobTable {
+  std::span<const TokenLogprob> entries;  // (tokens, width)
+  size_t width = 0;                       // 0: the request did not ask for any
+};
+
 /// What one step added to one request. The view lives until the next call of step().
 struct StepOutput {
   int64_t request_id = 0;
   std::span<const int32_t> tokens;  // accepted in this step; a stop token is the last one
   FinishReason finish_reason = FinishReason::none;
-  int32_t stop_token = -1;  // the stop token met, or -1
+  int32_t stop_token = -1;       // the stop token met, or -1
+  LogprobTable logprobs;         // of `tokens`
+  LogprobTable prompt_logprobs;  // of the prompt but its first token, with the answer's first
 };
 
 /// Counters of one request, or of all. A draft is one tree offered to the backbone.

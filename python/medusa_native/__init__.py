@@ -16,6 +16,7 @@ from medusa_native.errors import (
     ModelFormatError,
     OutOfMemory,
 )
+from medusa_native.logprobs import Logprob
 from medusa_native.outputs import CompletionOutput, Metrics, Piece, RequestOutput, StreamChunk
 from medusa_native.params import SamplingParams, SpeculativeConfig
 
@@ -26,6 +27,7 @@ __all__ = [
     "Decoder",
     "DeviceError",
     "InvalidArgument",
+    "Logprob",
     "MedusaError",
     "Metrics",
     "ModelFormatError",

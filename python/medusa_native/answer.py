@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from medusa_native.outputs import FinishReason, Piece
 
 if TYPE_CHECKING:
+    from medusa_native.logprobs import Entries
     from medusa_native.params import SamplingParams
     from medusa_native.tokenizer import DetokenizeStream
 
@@ -21,6 +22,8 @@ class Answer:
         Tokens kept so far; the one that completes a stop string is the last.
     text
         Decoded so far, and cut at a stop string.
+    logprobs
+        Of `token_ids`, as the core gives them; empty where none were asked for.
     finish_reason, stop_reason
         See `CompletionOutput`; None while the answer grows.
     """
@@ -30,6 +33,7 @@ class Answer:
     ) -> None:
         self.token_ids: list[int] = []
         self.text = ""
+        self.logprobs: list[Entries] = []
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
         self._detokenizer = detokenizer
@@ -40,7 +44,13 @@ class Answer:
         self._sent = 0  # characters given out
         self._search_from = 0  # where a stop string may begin: after min_tokens
 
-    def add(self, tokens: Sequence[int], finish_reason: str, stop_token: int) -> list[int]:
+    def add(
+        self,
+        tokens: Sequence[int],
+        finish_reason: str,
+        stop_token: int,
+        logprobs: Sequence[Entries] = (),
+    ) -> list[int]:
         """Take what one step accepted and return the tokens that were kept.
 
         All but the last token were guessed by heads: the last is what the backbone itself produced
@@ -51,10 +61,13 @@ class Answer:
             is_stop = stop_token >= 0 and index == len(tokens) - 1
             self._add_token(token, drafted=index < len(tokens) - 1, is_stop=is_stop)
             if self.finish_reason is not None:
-                return self.token_ids[before:]
-        if finish_reason != "none":
-            self._finish(finish_reason, stop_token)
-        return self.token_ids[before:]
+                break
+        else:
+            if finish_reason != "none":
+                self._finish(finish_reason, stop_token)
+        kept = self.token_ids[before:]
+        self.logprobs += logprobs[: len(kept)]
+        return kept
 
     def _add_token(self, token: int, *, drafted: bool, is_stop: bool) -> None:
         self.token_ids.append(token)

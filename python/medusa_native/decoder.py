@@ -7,7 +7,6 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from medusa_native import _core
 from medusa_native.answer import Answer
 from medusa_native.arguments import (
     Message,
@@ -23,11 +22,13 @@ from medusa_native.arguments import (
     token_list,
 )
 from medusa_native.checks import check_integer
+from medusa_native.core_sampling import child_seed, core_sampling
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
 from medusa_native.outputs import RequestOutput, StreamChunk
 from medusa_native.params import SamplingParams, SpeculativeConfig
-from medusa_native.request_pool import Request, RequestPool
+from medusa_native.request import Request, output_of
+from medusa_native.request_pool import RequestPool
 from medusa_native.tokenizer import DetokenizeStream, Tokenizer
 
 
@@ -149,10 +150,9 @@ class Decoder:
         """
         listed = list_prompts(prompts)
         params = list_params(sampling_params, len(listed))
-        requests = [
-            self._prepare(i, p, s) for i, (p, s) in enumerate(zip(listed, params, strict=True))
-        ]
-        return self._run(requests)
+        return self._run(
+            [self._prepare(i, p, s) for i, (p, s) in enumerate(zip(listed, params, strict=True))]
+        )
 
     def chat(
         self,
@@ -188,10 +188,12 @@ class Decoder:
         the request.
         """
         chosen = sampling_params or SamplingParams()
+        if chosen.n > 1:
+            raise InvalidArgument(f"SamplingParams: n must be 1 to stream, found {chosen.n}")
         if is_conversation(prompt):
-            request = self._prepare_chat(0, cast("Sequence[Message]", prompt), chosen)
+            (request,) = self._prepare_chat(0, cast("Sequence[Message]", prompt), chosen)
         else:
-            request = self._prepare(0, cast("Prompt", prompt), chosen)
+            (request,) = self._prepare(0, cast("Prompt", prompt), chosen)
         return self._stream(request)
 
     def info(self) -> dict[str, Any]:
@@ -200,14 +202,14 @@ class Decoder:
 
     def _prepare_chat(
         self, index: int, conversation: Sequence[Message], params: SamplingParams
-    ) -> Request:
+    ) -> list[Request]:
         text = self.tokenizer.render_chat(conversation)
         return self._prepare(index, text, params, add_special_tokens=False)
 
     def _prepare(
         self, index: int, prompt: Prompt, params: SamplingParams, *, add_special_tokens: bool = True
-    ) -> Request:
-        """Tokenise and check one prompt; nothing is queued yet."""
+    ) -> list[Request]:
+        """Tokenise and check one prompt; `n` requests, and nothing is queued yet."""
         text = prompt if isinstance(prompt, str) else None
         ids = (
             self.tokenizer.encode(text, add_special_tokens)
@@ -215,10 +217,18 @@ class Decoder:
             else token_list(index, prompt)
         )
         self._check_prompt(index, ids)
+        seed = (self._seed + index) % 2**64 if params.seed is None else params.seed
+        return [
+            self._request(text, ids, params, child_seed(seed, answer)) for answer in range(params.n)
+        ]
+
+    def _request(
+        self, text: str | None, ids: list[int], params: SamplingParams, seed: int
+    ) -> Request:
         end_tokens = frozenset(() if params.ignore_eos else self.tokenizer.eos_token_ids)
+        sampling = core_sampling(params, seed, end_tokens, self.tokenizer, self._loaded.vocab_size)
         detokenizer = DetokenizeStream(self.tokenizer, params.skip_special_tokens)
-        sampling = self._core_sampling(index, params, end_tokens)
-        return Request(text, ids, sampling, Answer(detokenizer, params, end_tokens))
+        return Request(text, ids, sampling, Answer(detokenizer, params, end_tokens), self.tokenizer)
 
     def _check_prompt(self, index: int, ids: list[int]) -> None:
         vocab_size = self._loaded.vocab_size
@@ -236,29 +246,9 @@ class Decoder:
                 f"max_model_len ({self.max_model_len})"
             )
 
-    def _core_sampling(
-        self, index: int, params: SamplingParams, end_tokens: frozenset[int]
-    ) -> _core.SamplingParams:
-        stop = set(params.stop_token_ids or ()) | end_tokens
-        if stop and max(stop) >= self._loaded.vocab_size:
-            raise InvalidArgument(
-                f"SamplingParams: stop_token_ids: {max(stop)} is out of range; the vocabulary has "
-                f"{self._loaded.vocab_size} tokens"
-            )
-        seed = (self._seed + index) % 2**64 if params.seed is None else params.seed
-        return _core.SamplingParams(
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
-            min_p=params.min_p,
-            seed=seed,
-            stop_token_ids=sorted(stop),
-            min_tokens=params.min_tokens,
-            speculative=params.speculative,
-        )
+    def _run(self, prompts: list[list[Request]]) -> list[RequestOutput]:
+        requests = [request for answers in prompts for request in answers]
 
-    def _run(self, requests: list[Request]) -> list[RequestOutput]:
         def done() -> bool:
             return all(request.finished for request in requests)
 
@@ -268,7 +258,7 @@ class Decoder:
                 self._pool.advance(done)
         finally:
             self._pool.cancel(requests)
-        return [request.output() for request in requests]
+        return [output_of(answers) for answers in prompts]
 
     def _stream(self, request: Request) -> Generator[StreamChunk, None, None]:
         chunks = request.chunks = deque[StreamChunk]()

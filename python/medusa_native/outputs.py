@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from medusa_native.logprobs import Logprob
+
 FinishReason = Literal["stop", "length", "abort"]
 
 
@@ -54,6 +56,11 @@ class CompletionOutput:
         max_model_len; ``"abort"``: cancelled.
     stop_reason
         The stop string or stop token that was met; None for the model's own end token.
+    logprobs
+        For each token, id to `Logprob`: the token itself, then the likeliest, best first. None
+        where `SamplingParams.logprobs` did not ask.
+    cumulative_logprob
+        Sum over `token_ids`, likewise.
     """
 
     index: int
@@ -61,11 +68,24 @@ class CompletionOutput:
     token_ids: list[int]
     finish_reason: FinishReason | None
     stop_reason: str | int | None
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
 
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """One prompt and what was made of it; `prompt` is None where ids were given."""
+    """One prompt and what was made of it; `prompt` is None where ids were given.
+
+    Parameters
+    ----------
+    outputs
+        As many as `SamplingParams.n`.
+    metrics
+        Of all outputs together: counts are sums, times from the first to the last.
+    prompt_logprobs
+        As `CompletionOutput.logprobs`, of the prompt's tokens; the first, which nothing precedes,
+        has None. None where `SamplingParams.prompt_logprobs` did not ask.
+    """
 
     request_id: int
     prompt: str | None
@@ -73,6 +93,7 @@ class RequestOutput:
     outputs: list[CompletionOutput]
     finished: bool
     metrics: Metrics
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain types, ready for JSON."""
@@ -102,6 +123,8 @@ class StreamChunk:
         `text`, by origin.
     finish_reason, stop_reason, metrics
         Of the whole answer, on its last chunk; else None.
+    logprobs
+        Of `token_ids`, as in `CompletionOutput`.
     """
 
     request_id: int
@@ -111,3 +134,4 @@ class StreamChunk:
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     metrics: Metrics | None = None
+    logprobs: list[dict[int, Logprob]] | None = None

@@ -8,30 +8,23 @@ Transformers and of the Medusa reference are accepted as aliases (:data:`SAMPLIN
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medusa_native.checks import (
-    Kwargs,
-    check_flag,
-    check_integer,
-    check_number,
-    checked_init,
-    rename,
-)
+from medusa_native.checks import Kwargs, check_integer, checked_init, rename
 from medusa_native.errors import InvalidArgument
+from medusa_native.sampling_params import SAMPLING_ALIASES, SamplingParams
 
-SAMPLING_ALIASES = {
-    "max_new_tokens": "max_tokens",
-    "min_new_tokens": "min_tokens",
-    "stop_strings": "stop",
-    "stop_words": "stop",
-    "random_seed": "seed",
-    "rng_seed": "seed",
-}
+__all__ = [
+    "SAMPLING_ALIASES",
+    "SPECULATIVE_ALIASES",
+    "SamplingParams",
+    "SpeculativeConfig",
+    "check_paths",
+]
+
 SPECULATIVE_ALIASES = {
     "medusa_path": "model",
     "draft_model": "model",
@@ -39,115 +32,6 @@ SPECULATIVE_ALIASES = {
     "num_assistant_tokens": "num_speculative_tokens",
     "num_draft_tokens": "num_speculative_tokens",
 }
-
-
-def _translate_sampling(kwargs: Kwargs) -> Kwargs:
-    translated = rename("SamplingParams", kwargs, SAMPLING_ALIASES)
-    if "do_sample" in translated:
-        sample = check_flag("SamplingParams", "do_sample", translated.pop("do_sample"))
-        temperature = translated.setdefault("temperature", 1.0 if sample else 0.0)
-        if sample != bool(temperature):
-            raise InvalidArgument(
-                f"SamplingParams: do_sample={sample} contradicts temperature={temperature}"
-            )
-    return translated
-
-
-@checked_init(_translate_sampling)
-@dataclass(frozen=True)
-class SamplingParams:
-    """How one request is decoded.
-
-    Parameters
-    ----------
-    max_tokens
-        Most tokens to generate.
-    temperature
-        0, the default, takes the most likely token (lowest id on ties).
-    top_p, top_k, min_p
-        Restrict sampling to the most likely tokens; 1, 0 and 0 switch them off.
-    seed
-        Of the noise that sampling adds. The same seed gives the same tokens, whatever else runs
-        and whether or not heads speculate. None: the decoder's seed plus the index of the prompt
-        in the call, so that calls repeat and prompts of one call differ.
-    stop
-        Strings that end the answer; the text is cut before the first of them.
-    stop_token_ids
-        Tokens that end the answer, besides the model's own end tokens.
-    ignore_eos
-        Go on after the model's end tokens.
-    min_tokens
-        Neither stop tokens nor stop strings end the answer before.
-    speculative
-        False decodes this request plainly, on the same decoder.
-    include_stop_str_in_output
-        Leave the stop string, or the text of the stop token, in the text.
-    skip_special_tokens
-        Leave special tokens such as ``<|im_end|>`` out of the text.
-
-    Raises
-    ------
-    InvalidArgument
-        For an unknown name or a value out of range.
-
-    Notes
-    -----
-    Aliases: ``max_new_tokens``, ``min_new_tokens``, ``stop_strings``, ``stop_words``,
-    ``random_seed``, ``rng_seed``, and ``do_sample`` (False: temperature 0; True: temperature 1
-    where none is given).
-    """
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: str | Sequence[str] | None = None
-    stop_token_ids: Sequence[int] | None = None
-    ignore_eos: bool = False
-    min_tokens: int = 0
-    speculative: bool = True
-    include_stop_str_in_output: bool = False
-    skip_special_tokens: bool = True
-
-    def __post_init__(self) -> None:
-        owner = "SamplingParams"
-        put = functools.partial(object.__setattr__, self)
-        put("max_tokens", check_integer(owner, "max_tokens", self.max_tokens, 1))
-        put("min_tokens", check_integer(owner, "min_tokens", self.min_tokens, 0))
-        if self.min_tokens > self.max_tokens:
-            raise InvalidArgument(
-                f"{owner}: min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})"
-            )
-        put("temperature", check_number(owner, "temperature", self.temperature, 0, 1e6, "[0, 1e6]"))
-        put("top_p", check_number(owner, "top_p", self.top_p, 0, 1, "(0, 1]"))
-        put("top_k", check_integer(owner, "top_k", self.top_k, 0))
-        put("min_p", check_number(owner, "min_p", self.min_p, 0, 1, "[0, 1]"))
-        if self.seed is not None:
-            put("seed", check_integer(owner, "seed", self.seed, 0, 2**64 - 1))
-        put("stop", _stop_strings(self.stop))
-        put("stop_token_ids", _stop_tokens(self.stop_token_ids))
-        flags = ("ignore_eos", "speculative", "include_stop_str_in_output", "skip_special_tokens")
-        for name in flags:
-            check_flag(owner, name, getattr(self, name))
-
-
-def _stop_strings(value: Any) -> tuple[str, ...]:
-    strings = (value,) if isinstance(value, str) else () if value is None else value
-    if not isinstance(strings, Sequence) or not all(isinstance(s, str) and s for s in strings):
-        raise InvalidArgument(f"SamplingParams: stop must hold non-empty strings, found {value!r}")
-    return tuple(strings)
-
-
-def _stop_tokens(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise InvalidArgument(
-            f"SamplingParams: stop_token_ids must be a list of integers, found {value!r}"
-        )
-    return tuple(check_integer("SamplingParams", "stop_token_ids", token, 0) for token in value)
 
 
 def _translate_speculative(kwargs: Kwargs) -> Kwargs:

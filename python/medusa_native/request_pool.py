@@ -3,54 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from medusa_native.outputs import CompletionOutput, Metrics, RequestOutput, StreamChunk
+from medusa_native.outputs import Metrics
 
 if TYPE_CHECKING:
     from medusa_native import _core
-    from medusa_native.answer import Answer
-
-
-class Request:
-    """A prompt, its sampling parameters as the core takes them, and its growing answer."""
-
-    def __init__(
-        self,
-        prompt: str | None,
-        prompt_token_ids: list[int],
-        sampling: _core.SamplingParams,
-        answer: Answer,
-    ) -> None:
-        self.request_id = -1
-        self.prompt = prompt
-        self.prompt_token_ids = prompt_token_ids
-        self.sampling = sampling
-        self.answer = answer
-        self.chunks: deque[StreamChunk] | None = None  # one a step, where somebody streams
-        self.metrics: Metrics | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will come."""
-        return self.metrics is not None
-
-    def has_news(self) -> bool:
-        """Whether there is a chunk to read, or nothing more to wait for."""
-        return bool(self.chunks) or self.finished
-
-    def output(self) -> RequestOutput:
-        """Return the result of a finished request."""
-        assert self.metrics is not None
-        answer = self.answer
-        completion = CompletionOutput(
-            0, answer.text, answer.token_ids, answer.finish_reason, answer.stop_reason
-        )
-        return RequestOutput(
-            self.request_id, self.prompt, self.prompt_token_ids, [completion], True, self.metrics
-        )
+    from medusa_native.request import Request
 
 
 class RequestPool:
@@ -90,15 +50,10 @@ class RequestPool:
                     self._deliver(request, output)
 
     def _deliver(self, request: Request, output: _core.StepOutput) -> None:
-        answer = request.answer
-        kept = answer.add(output.tokens, output.finish_reason, output.stop_token)
-        if answer.finish_reason is not None:
+        kept = request.take(output)
+        if request.answer.finish_reason is not None:
             self._close(request, finished=output.finish_reason != "none")
-        if request.chunks is not None:
-            pieces = answer.take()
-            text = "".join(piece.text for piece in pieces)
-            end = (answer.finish_reason, answer.stop_reason, request.metrics)
-            request.chunks.append(StreamChunk(request.request_id, text, kept, pieces, *end))
+        request.add_chunk(kept)
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Stop those that still run; their answers end with "abort"."""

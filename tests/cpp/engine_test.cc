@@ -213,6 +213,25 @@ TEST(Engine, min_tokens_bans_stop_tokens_until_then) {
   EXPECT_GE(run(engine).at(id).size(), 3u);
 }
 
+// Every parameter that changes or reports logits.
+SamplingParams everything(int seed) {
+  SamplingParams params = params_for(seed, false);
+  params.top_p = 0.9f;
+  params.min_p = 0.01f;
+  params.top_k = 70;
+  params.stop_token_ids = {3};
+  params.min_tokens = 30;
+  params.repetition_penalty = 1.2f;
+  params.presence_penalty = 0.1f;
+  params.frequency_penalty = 0.2f;
+  params.logit_bias = {{5, 1.0f}, {6, -1.0f}};
+  for (int32_t id = 0; id < 90; ++id) params.allowed_token_ids.push_back(id);
+  params.bad_words = {{7}, {8, 9}, {10, 11, 12}};
+  params.logprobs = 5;
+  params.prompt_logprobs = 2;
+  return params;
+}
+
 TEST(Engine, allocates_nothing_in_a_step_after_warm_up) {
   TinyModel tiny;
   const Model model = tiny.load();
@@ -220,8 +239,10 @@ TEST(Engine, allocates_nothing_in_a_step_after_warm_up) {
   Engine engine(model, heads, Tree::stock("mc_sim_7b_63"), {.max_num_seqs = 3});
   std::mt19937 random(1);
   const auto fill = [&] {
-    for (int i = 0; i < 3; ++i)
-      engine.submit(random_prompt(random, 100, 101), params_for(i, i == 0));
+    for (int i = 0; i < 3; ++i) {
+      engine.submit(random_prompt(random, 100, 101),
+                    i == 2 ? everything(i) : params_for(i, i == 0));
+    }
   };
   fill();
   run(engine);

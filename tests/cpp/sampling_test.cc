@@ -95,10 +95,10 @@ TEST_P(SamplingTest, banned_ids_are_never_drawn) {
   Matrix logits = random_matrix(DType::f32, 1, 90, 3);
   const std::vector<int32_t> best = by_value(logits, 0);
   const std::vector<int32_t> banned = {best[0], best[1]};
-  EXPECT_EQ(sample(*backend, logits, {.banned = banned}), best[2]);
+  EXPECT_EQ(sample(*backend, logits, {.rules = {.banned = banned}}), best[2]);
   for (int64_t position = 0; position < 200; ++position) {
-    const int32_t id =
-        sample(*backend, logits, {.temperature = 0.7f, .position = position, .banned = banned});
+    const int32_t id = sample(
+        *backend, logits, {.temperature = 0.7f, .position = position, .rules = {.banned = banned}});
     EXPECT_TRUE(id != best[0] && id != best[1]);
   }
   EXPECT_TRUE(logits.same(random_matrix(DType::f32, 1, 90, 3)));

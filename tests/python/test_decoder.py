@@ -177,7 +177,7 @@ def test_messages_that_are_none(plain: Decoder) -> None:
 
 
 def test_stop_tokens_out_of_range(plain: Decoder) -> None:
-    with pytest.raises(InvalidArgument, match="stop_token_ids: 320"):
+    with pytest.raises(InvalidArgument, match="stop_token_ids: expected 0 to 319, found 320"):
         plain.generate("x", SamplingParams(stop_token_ids=[320]))
 
 

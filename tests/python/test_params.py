@@ -76,7 +76,7 @@ def test_bad_values_are_named(name: str, value: Any) -> None:
         SamplingParams(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["repetition_penalty", "logprobs", "n", "temprature"])
+@pytest.mark.parametrize("name", ["typical_p", "best_of", "bad_words_ids", "temprature"])
 def test_unknown_parameters_are_named(name: str) -> None:
     with pytest.raises(InvalidArgument, match=name):
         SamplingParams(**{name: 1})

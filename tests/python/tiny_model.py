@@ -136,11 +136,15 @@ def random_heads(num_heads: int, version: int, seed: int) -> dict[str, Array]:
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
-def permutation_tensors(seed: int = 2) -> tuple[dict[str, Array], npt.NDArray[np.int64]]:
+def permutation_tensors(
+    seed: int = 2, cycle_length: int = 320, scale: float = 1.0, noise: float = 0.0
+) -> tuple[dict[str, Array], npt.NDArray[np.int64]]:
     """Return a model whose next token is a fixed permutation of the last one.
 
     Layers add nothing, so a row's hidden state is its token's embedding, and the row of lm_head
-    that fits it best is the one of ``permutation[token]``. The end token is a cycle of its own.
+    that fits it best is the one of ``permutation[token]``. The end token is a cycle of its own,
+    the others form cycles of at most `cycle_length`. `scale` is that of the logits, `noise` makes other
+    tokens likely too.
     """
     rng = np.random.default_rng(seed)
     config = CONFIG
@@ -152,11 +156,15 @@ def permutation_tensors(seed: int = 2) -> tuple[dict[str, Array], npt.NDArray[np
     }
     cycle = rng.permutation([t for t in range(config["vocab_size"]) if t != EOS])
     permutation = np.arange(config["vocab_size"])
-    permutation[cycle] = np.roll(cycle, -1)
+    for start in range(0, len(cycle), cycle_length):
+        part = cycle[start : start + cycle_length]
+        permutation[part] = np.roll(part, -1)
     embedding = tensors["model.embed_tokens.weight"]
     tensors["model.norm.weight"] = np.ones_like(tensors["model.norm.weight"])
     tensors["lm_head.weight"] = np.zeros_like(embedding)
     tensors["lm_head.weight"][permutation] = embedding
+    tensors["lm_head.weight"] += noise * rng.standard_normal(embedding.shape, np.float32)
+    tensors["lm_head.weight"] *= np.float32(scale)
     return tensors, permutation
 
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/logprobs.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/scratch.h"
@@ -104,19 +105,15 @@ class CpuBackend final : public Backend {
   }
 
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
-    const size_t bytes = SampleScratch(Carver(nullptr), logits.cols).bytes;
-    auto* memory =
-        static_cast<char*>(scratch_.reserve(bytes * static_cast<size_t>(pool_.num_threads())));
-    pool_.parallel_for(
-        static_cast<int64_t>(rows.size()), row_grain(logits.cols),
-        [&](int64_t first, int64_t last, int thread) {
-          const Carver carver(memory + bytes * static_cast<size_t>(thread));
-          const SampleScratch scratch(carver, logits.cols);
-          for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(last); ++i) {
-            ids[i] =
-                sample_row(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
-          }
-        });
+    for_each_row(logits, rows.size(), [&](size_t i, const SampleScratch& scratch) {
+      ids[i] = sample_row(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
+    });
+  }
+
+  void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
+    for_each_row(logits, rows.size(), [&](size_t i, const SampleScratch& scratch) {
+      token_logprobs(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
+    });
   }
 
   void commit(const KvLayout& cache, Tensor keys, Tensor values,
@@ -131,6 +128,21 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  // body(i, scratch) for each of `count` rows of logits.
+  template <class Body>
+  void for_each_row(Tensor logits, size_t count, const Body& body) {
+    const size_t bytes = SampleScratch(Carver(nullptr), logits.cols).bytes;
+    auto* memory =
+        static_cast<char*>(scratch_.reserve(bytes * static_cast<size_t>(pool_.num_threads())));
+    pool_.parallel_for(static_cast<int64_t>(count), row_grain(logits.cols),
+                       [&](int64_t first, int64_t last, int thread) {
+                         const Carver carver(memory + bytes * static_cast<size_t>(thread));
+                         const SampleScratch scratch(carver, logits.cols);
+                         for (int64_t i = first; i < last; ++i)
+                           body(static_cast<size_t>(i), scratch);
+                       });
+  }
+
   LinearArgs linear_args(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) {
     LinearArgs a{};
     a.x = x.data;

@@ -5,21 +5,13 @@
 #include <functional>
 #include <limits>
 
+#include "backend/cpu/process_logits.h"
+
 namespace medusa::cpu {
 namespace {
 
 constexpr int64_t kFastTopK = 64;  // where the sorted insertion of top_k pays
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
-
-// Logits with banned ids at minus infinity.
-const float* without_banned(const SampleRow& row, const float* logits, int64_t vocab, float* copy) {
-  if (row.banned.empty()) return logits;
-  std::copy_n(logits, vocab, copy);
-  for (int32_t id : row.banned) {
-    if (id >= 0 && id < vocab) copy[id] = kLowest;
-  }
-  return copy;
-}
 
 // The k-th highest logit, with multiplicity. `work` has room for all.
 float kth_highest(const KernelTable& kernels, const float* logits, int64_t vocab, int64_t k,
@@ -113,7 +105,7 @@ SampleScratch::SampleScratch(Carver carver, int64_t vocab)
 
 int32_t sample_row(const KernelTable& kernels, const SampleRow& row, const float* logits,
                    int64_t vocab, const SampleScratch& scratch) {
-  logits = without_banned(row, logits, vocab, scratch.logits);
+  logits = process_logits(row.rules, logits, vocab, scratch.logits, scratch.ids);
   const int32_t likeliest = kernels.argmax(logits, vocab);
   const float inverse = 1.0f / row.temperature, top = logits[likeliest];
   // A logit of plus infinity has all the probability.

@@ -1,0 +1,82 @@
+"""Sampling parameters as the core takes them: texts as token ids, a seed for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from medusa_native import _core
+
+if TYPE_CHECKING:
+    from medusa_native.sampling_params import SamplingParams
+    from medusa_native.tokenizer import Tokenizer
+
+_WORD = 2**64 - 1
+
+
+def child_seed(seed: int, index: int) -> int:
+    """Return the seed of the answer with this index among the n to one prompt.
+
+    The first has `seed` itself, so that it is the answer of ``n=1``. Number i > 0 has output i of
+    SplitMix64 (Steele, Lea, Flood 2014) started at `seed`: neighbouring seeds, which other prompts
+    of the call have, are not met.
+    """
+    if index == 0:
+        return seed
+    word = (seed + index * 0x9E3779B97F4A7C15) & _WORD
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
+    return word ^ (word >> 31)
+
+
+def bad_word_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> list[list[int]]:
+    """Return the token sequences of words, as they begin a text and as they follow a space."""
+    sequences: dict[tuple[int, ...], None] = {}
+    for word in words:
+        for text in (word.lstrip() or word, " " + word.lstrip()):
+            ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+            if ids:
+                sequences[ids] = None
+    return [list(ids) for ids in sequences]
+
+
+def core_sampling(
+    params: SamplingParams,
+    seed: int,
+    end_tokens: frozenset[int],
+    tokenizer: Tokenizer,
+    vocab_size: int,
+) -> _core.SamplingParams:
+    """Return checked parameters of one answer.
+
+    Parameters
+    ----------
+    end_tokens
+        The model's own, empty where they are ignored.
+
+    Raises
+    ------
+    InvalidArgument
+        For a token id beyond the vocabulary, or bans that leave nothing to draw.
+    """
+    core = _core.SamplingParams(
+        max_tokens=params.max_tokens,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        seed=seed,
+        stop_token_ids=sorted(set(params.stop_token_ids or ()) | end_tokens),
+        min_tokens=params.min_tokens,
+        speculative=params.speculative,
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=sorted((params.logit_bias or {}).items()),
+        allowed_token_ids=sorted(set(params.allowed_token_ids or ())),
+        bad_words=bad_word_tokens(tokenizer, params.bad_words or ()),
+        logprobs=-1 if params.logprobs is None else params.logprobs,
+        prompt_logprobs=-1 if params.prompt_logprobs is None else params.prompt_logprobs,
+    )
+    core.check(vocab_size)
+    return core
