@@ -42,7 +42,7 @@ class Answer:
         self._stops: tuple[str, ...] = tuple(params.stop or ())
         self._runs: list[tuple[int, bool]] = []  # (end offset in text, drafted), ascending
         self._sent = 0  # characters given out
-        self._search_from = 0  # where a stop string may begin: after min_tokens
+        self._checked = 0  # no stop string ends the answer within these characters
 
     def add(
         self,
@@ -74,7 +74,7 @@ class Answer:
         if not is_stop or self._params.include_stop_str_in_output:
             self._add_text(self._detokenizer.push([token]), drafted)
         if len(self.token_ids) <= self._params.min_tokens:
-            self._search_from = len(self.text)
+            self._checked = len(self.text)
         elif not is_stop:
             self._cut_at_stop_string()
 
@@ -84,9 +84,13 @@ class Answer:
             self._runs.append((len(self.text), drafted))
 
     def _cut_at_stop_string(self) -> None:
-        found = [(self.text.find(stop, self._search_from), stop) for stop in self._stops]
+        found = [
+            (self.text.find(stop, max(0, self._checked - len(stop) + 1)), stop)
+            for stop in self._stops
+        ]
         found = [(at, stop) for at, stop in found if at >= 0]
         if not found:
+            self._checked = len(self.text)
             return
         at, stop = min(found, key=lambda match: match[0])
         end = at + len(stop) if self._params.include_stop_str_in_output else at
