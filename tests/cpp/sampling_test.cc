@@ -7,7 +7,7 @@
 
 #include "base/philox.h"
 #include "kernel_case.h"
-#include "medusa/error.h"
+#include "sampling_case.h"
 
 namespace medusa {
 namespace {
@@ -17,20 +17,6 @@ MEDUSA_FOR_EVERY_ISA(SamplingTest);
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-int32_t sample(Backend& backend, const Matrix& logits, const SampleRow& row) {
-  int32_t id = -1;
-  ops::sample(backend, {&id, 1}, logits, {&row, 1});
-  return id;
-}
-
-std::vector<int32_t> by_value(const Matrix& logits, int64_t row) {
-  std::vector<int32_t> ids(static_cast<size_t>(logits.view().cols));
-  std::iota(ids.begin(), ids.end(), 0);
-  std::stable_sort(ids.begin(), ids.end(),
-                   [&](int32_t a, int32_t b) { return logits.at(row, a) > logits.at(row, b); });
-  return ids;
-}
 
 TEST_P(SamplingTest, top_k_sorts_the_best) {
   const auto backend = GetParam().backend(2);
