@@ -30,6 +30,13 @@ def generate(
     seed: opt.Seed = None,
     stop: opt.Stop = None,
     ignore_eos: opt.IgnoreEos = False,
+    min_tokens: opt.MinTokens = 0,
+    repetition_penalty: opt.RepetitionPenalty = 1.0,
+    presence_penalty: opt.PresencePenalty = 0.0,
+    frequency_penalty: opt.FrequencyPenalty = 0.0,
+    bad_word: opt.BadWord = None,
+    logprobs: opt.Logprobs = None,
+    n: opt.Completions = 1,
     medusa_choices: opt.Choices = "auto",
     max_total_draft_tokens: opt.DraftTokens = None,
     acceptance_method: opt.Acceptance = "exact",
@@ -52,7 +59,16 @@ def generate(
         min_p=min_p,
         stop=stop,
         ignore_eos=ignore_eos,
+        min_tokens=min_tokens,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        bad_words=bad_word,
+        logprobs=logprobs,
+        n=n,
     )
+    if logprobs is not None and not json:
+        raise typer.BadParameter("--logprobs needs --json")
     prompts = prompt or [sys.stdin.read()]
     decoder = opt.open_decoder(
         model,
@@ -65,7 +81,7 @@ def generate(
         num_threads=threads,
         max_model_len=max_model_len,
     )
-    if len(prompts) == 1 and not json:
+    if len(prompts) == 1 and n == 1 and not json:
         _stream(decoder, prompts[0], chat, params)
     else:
         _answer_all(decoder, prompts, chat, params, json)
@@ -93,5 +109,6 @@ def _answer_all(
             write_json(output.to_dict())
             continue
         console.rule(prompt.strip().splitlines()[0][:60] if prompt.strip() else "", align="left")
-        print(output.outputs[0].text)
+        for answer in output.outputs:
+            print(answer.text)
         report(output.metrics)
