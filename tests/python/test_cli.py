@@ -57,6 +57,30 @@ def test_generate_json(model: Path) -> None:
     assert all(o["metrics"]["num_generated_tokens"] >= 1 for o in objects)
 
 
+def test_generate_takes_every_kind_of_parameter(model: Path, heads: Path, plain: Decoder) -> None:
+    result = run(
+        "generate", "-m", model, "--heads", heads, "-p", "a", "-n", 8, "--temperature", 0.8,
+        "--repetition-penalty", 1.3, "--presence-penalty", 0.5, "--frequency-penalty", 0.2,
+        "--min-tokens", 8, "--bad-word", "b", "--bad-word", "cd", "--logprobs", 2, "--n", 3,
+        "--json",
+    )  # fmt: skip
+    params = SamplingParams(
+        max_tokens=8, temperature=0.8, repetition_penalty=1.3, presence_penalty=0.5,
+        frequency_penalty=0.2, min_tokens=8, bad_words=["b", "cd"], logprobs=2, n=3,
+    )  # fmt: skip
+    found = json.loads(result.stdout)
+    expected = json.loads(json.dumps(plain.generate("a", params)[0].to_dict()))
+    assert found["outputs"] == expected["outputs"]
+
+
+def test_generate_shows_all_answers(model: Path) -> None:
+    result = run("generate", "-m", model, "-p", "a", "-n", 3, "--temperature", 1, "--n", 2)
+    assert result.exit_code == 0, result.stderr
+    refused = run("generate", "-m", model, "-p", "a", "--logprobs", 1)
+    assert refused.exit_code != 0
+    assert "--json" in refused.stderr
+
+
 def test_generate_reads_stdin_and_chats(model: Path) -> None:
     result = run("generate", "-m", model, "--chat", "-n", 3, "--json", stdin="hi")
     assert json.loads(result.stdout)["prompt"] == "<s>user: hi</s><s>assistant: "
