@@ -20,6 +20,8 @@ from medusa_native.cli.terminal import console, reports_errors, write_json
 from medusa_native.heads import fingerprint, open_heads
 from medusa_native.loading import Checkpoint, HeadsCheckpoint, load_checkpoint, load_heads
 from medusa_native.trees import choose_tree
+from medusa_native.tuning.record import Tuning
+from medusa_native.tuning.store import find_tuning
 
 _SHOWN_APART = ("paths", "parts", "notes")
 
@@ -47,7 +49,10 @@ def inspect(
     if config is not None and config.model is not None:
         opened = _open(config.model, checkpoint)
         facts["heads"] = heads_facts(opened)
-        tree = choose_tree(config, opened.num_heads, opened.config.get("medusa_choices"), isas[0])
+        tuning, stored = find_tuning(opened), opened.config.get("medusa_choices")
+        if tuning is not None:
+            facts["tuning"], stored = tuning_facts(tuning), tuning.table.paths
+        tree = choose_tree(config, opened.num_heads, stored, isas[0])
         facts["tree"] = {"nodes": tree.size, "depth": tree.depth, "paths": tree.paths}
     facts["cpu"] = {"instruction_sets": isas}
     if json:
@@ -64,6 +69,18 @@ def _open(heads: str | Path, checkpoint: Checkpoint | None) -> HeadsCheckpoint:
     said = [str(warning.message) for warning in caught]
     further = [text for text in said if not any(note in text for note in opened.notes)]
     return replace(opened, notes=(*opened.notes, *further))
+
+
+def tuning_facts(tuning: Tuning) -> dict[str, Any]:
+    """Return what these heads were tuned on."""
+    return {
+        "rows": tuning.table.num_rows,
+        "devices": [
+            f"{d.key.device} on {d.key.processor}, {d.key.dtype}, {d.key.weight_format}: "
+            f"{d.nodes} nodes"
+            for d in tuning.devices
+        ],
+    }
 
 
 def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -152,6 +152,17 @@ def test_the_command(model: Path, own_heads: Path, prompts: Path, tmp_path: Path
     assert "tuning.json" in shown.stderr.replace("\n", "")
 
 
+def test_inspect_tells_what_was_tuned(model: Path, own_heads: Path, prompts: Path) -> None:
+    report = tune(model, own_heads, prompts, **OPTIONS)
+    arguments = ("inspect", "-m", model, "--heads", own_heads)
+    facts = json.loads(run(*arguments, "--json").stdout)
+    assert facts["tuning"]["rows"] == report.tuning.table.num_rows
+    (device,) = facts["tuning"]["devices"]
+    assert device.endswith(f": {report.device.nodes} nodes")
+    assert {tuple(path) for path in facts["tree"]["paths"]} <= set(report.tuning.table.paths)
+    assert "bfloat16, F32" in run(*arguments).stdout.replace("\n", " ")
+
+
 def test_the_command_refuses(model: Path, own_heads: Path, tmp_path: Path) -> None:
     result = run("tune", "-m", model, "--heads", own_heads, "--prompts", tmp_path / "missing")
     assert result.exit_code == 2
