@@ -1,15 +1,25 @@
 #include "model/kv_cache.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "backend/ops.h"
 
 namespace medusa {
+namespace {
+
+PrefixIndex::PageTokens page_tokens(std::span<const int32_t> tokens, int page) {
+  return tokens.subspan(static_cast<size_t>(page) * kPageSize).first<kPageSize>();
+}
+
+bool has_page(std::span<const int32_t> tokens, int page) {
+  return tokens.size() >= (static_cast<size_t>(page) + 1) * kPageSize;
+}
+
+}  // namespace
 
 KvCache::KvCache(Backend& backend, const ModelConfig& config, int num_slots, int num_pages,
                  int max_positions)
-    : tables_(num_slots), committed_(num_slots, 0) {
+    : pool_(num_pages), index_(num_pages), slots_(num_slots) {
   layout_.dtype = backend.compute_dtype();
   layout_.num_layers = config.num_hidden_layers;
   layout_.num_pages = num_pages;
@@ -19,9 +29,7 @@ KvCache::KvCache(Backend& backend, const ModelConfig& config, int num_slots, int
   values_ = backend.allocate(layout_.bytes_per_side());
   layout_.keys = keys_.data();
   layout_.values = values_.data();
-  free_.resize(num_pages);
-  std::iota(free_.rbegin(), free_.rend(), 0);
-  for (auto& table : tables_) table.reserve(pages_for(max_positions));
+  for (Slot& slot : slots_) slot.table.reserve(pages_for(max_positions));
 }
 
 size_t KvCache::page_bytes(const Backend& backend, const ModelConfig& config) {
@@ -30,28 +38,82 @@ size_t KvCache::page_bytes(const Backend& backend, const ModelConfig& config) {
   return tiles * tile * block_bytes(backend.compute_dtype());
 }
 
+int32_t KvCache::take_page() {
+  const int32_t page = pool_.next_idle();
+  pool_.retain(page);
+  index_.erase(page);
+  return page;
+}
+
 bool KvCache::reserve(int slot, int positions) {
-  auto& table = tables_[slot];
+  auto& table = slots_[slot].table;
   const int wanted = pages_for(positions) - static_cast<int>(table.size());
   if (wanted > free_pages()) return false;
-  for (int i = 0; i < wanted; ++i) {
-    table.push_back(free_.back());
-    free_.pop_back();
-  }
+  for (int i = 0; i < wanted; ++i) table.push_back(take_page());
   return true;
 }
 
+// The last page first, so that a prefix outlives what follows it.
 void KvCache::release(int slot) {
-  auto& table = tables_[slot];
-  free_.insert(free_.end(), table.rbegin(), table.rend());
-  table.clear();
-  committed_[slot] = 0;
+  Slot& from = slots_[slot];
+  for (; !from.table.empty(); from.table.pop_back()) {
+    const int32_t page = from.table.back();
+    pool_.release(page, index_.holds(page));
+  }
+  from.committed = from.published = 0;
+  from.content = 0;
+}
+
+void KvCache::publish(int slot, std::span<const int32_t> tokens) {
+  Slot& from = slots_[slot];
+  const auto known = std::min<size_t>(tokens.size(), from.committed);
+  for (; has_page(tokens.first(known), from.published); ++from.published) {
+    int32_t& page = from.table[from.published];
+    const auto held = page_tokens(tokens, from.published);
+    const int32_t twin = index_.find(from.content, held);
+    if (twin >= 0) {
+      pool_.retain(twin);
+      pool_.release(page, false);
+      page = twin;
+    } else {
+      index_.insert(page, from.content, held);
+    }
+    from.content = index_.content(page);
+  }
+}
+
+int KvCache::adopt(int slot, std::span<const int32_t> tokens) {
+  Slot& to = slots_[slot];
+  while (to.committed == to.published * kPageSize && has_page(tokens, to.published)) {
+    const int32_t page = index_.find(to.content, page_tokens(tokens, to.published));
+    if (page < 0) break;
+    pool_.retain(page);
+    if (static_cast<int>(to.table.size()) > to.published) {
+      pool_.release(to.table[to.published], false);
+      to.table[to.published] = page;
+    } else {
+      to.table.push_back(page);
+    }
+    ++to.published;
+    to.committed += kPageSize;
+    to.content = index_.content(page);
+  }
+  return to.committed;
+}
+
+bool KvCache::same_next_page(int slot, std::span<const int32_t> tokens, int other,
+                             std::span<const int32_t> other_tokens) const {
+  const Slot &a = slots_[slot], &b = slots_[other];
+  if (a.published != b.published || a.content != b.content) return false;
+  if (!has_page(tokens, a.published) || !has_page(other_tokens, a.published)) return false;
+  return std::ranges::equal(page_tokens(tokens, a.published),
+                            page_tokens(other_tokens, a.published));
 }
 
 void KvCache::append(int slot, std::span<const int32_t> rows) {
   for (const int32_t row : rows) {
-    const int32_t position = committed_[slot]++;
-    pending_.push_back({row, tables_[slot][position / kPageSize], position});
+    const int32_t position = slots_[slot].committed++;
+    pending_.push_back({row, slots_[slot].table[position / kPageSize], position});
   }
 }
 

@@ -5,12 +5,16 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "model/page_pool.h"
+#include "model/prefix_index.h"
 #include "model/workspace.h"
 
 namespace medusa {
 
-/// Keys and values of committed positions, in pages of kPageSize shared by up to `num_slots`
-/// sequences. Nothing that was merely drafted ever enters.
+/// Keys and values of committed positions, in pages of kPageSize for up to `num_slots` sequences.
+/// Nothing that was merely drafted ever enters. Full pages that were published are shared by
+/// sequences that begin with the same tokens, and stay until their room is needed; nobody writes to
+/// them again.
 class KvCache {
  public:
   KvCache(Backend& backend, const ModelConfig& config, int num_slots, int num_pages,
@@ -22,16 +26,30 @@ class KvCache {
 
   const KvLayout& layout() const { return layout_; }
   size_t bytes() const { return keys_.bytes() + values_.bytes(); }
-  int free_pages() const { return static_cast<int>(free_.size()); }
+  int num_pages() const { return pool_.num_pages(); }
+  int free_pages() const {
+    return pool_.num_idle();
+  }  // those that only hold what may be adopted too
 
   /// Gives `slot` pages for its first `positions` positions; false, and no change, if too few are
   /// free.
   bool reserve(int slot, int positions);
+  int held_pages(int slot) const { return static_cast<int>(slots_[slot].table.size()); }
   /// Takes all pages of `slot` back and forgets what it had committed.
   void release(int slot);
 
-  int committed(int slot) const { return committed_[slot]; }
-  const int32_t* pages(int slot) const { return tables_[slot].data(); }
+  int committed(int slot) const { return slots_[slot].committed; }
+  const int32_t* pages(int slot) const { return slots_[slot].table.data(); }
+
+  /// Lets others adopt the full pages of `slot`; `tokens` are the sequence's. A page that somebody
+  /// has published meanwhile takes the place of the slot's own.
+  void publish(int slot, std::span<const int32_t> tokens);
+  /// Takes over pages that were published for the same tokens, from the first position that `slot`
+  /// has not committed, as many as lie within `tokens`. Returns the positions committed now.
+  int adopt(int slot, std::span<const int32_t> tokens);
+  /// Whether both slots have published the same pages and go on with the same one.
+  bool same_next_page(int slot, std::span<const int32_t> tokens, int other,
+                      std::span<const int32_t> other_tokens) const;
 
   /// Makes room for `rows` queued rows, so that append() does not allocate.
   void reserve_commits(int rows) { pending_.reserve(rows); }
@@ -41,11 +59,19 @@ class KvCache {
   void commit(Backend& backend, const Workspace& workspace);
 
  private:
+  struct Slot {
+    std::vector<int32_t> table;  // [page of the sequence]
+    int committed = 0;
+    int published = 0;                 // pages
+    PrefixIndex::Content content = 0;  // of the published pages
+  };
+  int32_t take_page();
+
   Buffer keys_, values_;
   KvLayout layout_;
-  std::vector<int32_t> free_;
-  std::vector<std::vector<int32_t>> tables_;  // [slot][page of the sequence]
-  std::vector<int> committed_;                // [slot]
+  PagePool pool_;
+  PrefixIndex index_;
+  std::vector<Slot> slots_;
   std::vector<CommitRow> pending_;
 };
 
