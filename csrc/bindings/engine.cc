@@ -69,14 +69,16 @@ std::vector<OwnedOutput> step(Engine& engine) {
 
 Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
                    int max_num_seqs, int max_num_batched_tokens, int max_model_len,
-                   size_t kv_cache_memory, bool adaptive, std::vector<float> step_seconds,
-                   std::vector<float> path_probability, float synthetic_acceptance_length) {
+                   size_t kv_cache_memory, bool enable_prefix_caching, bool adaptive,
+                   std::vector<float> step_seconds, std::vector<float> path_probability,
+                   float synthetic_acceptance_length) {
   const py::gil_scoped_release release;
   return Engine(model, heads, tree,
                 {.max_num_seqs = max_num_seqs,
                  .max_num_batched_tokens = max_num_batched_tokens,
                  .max_model_len = max_model_len,
                  .kv_cache_memory = kv_cache_memory,
+                 .enable_prefix_caching = enable_prefix_caching,
                  .adaptive = adaptive,
                  .step_seconds = std::move(step_seconds),
                  .path_probability = std::move(path_probability),
@@ -152,12 +154,15 @@ void register_values(py::module_& module) {
       .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
       .def_readonly("max_model_len", &EngineOptions::max_model_len)
       .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory)
+      .def_readonly("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
       .def_readonly("adaptive", &EngineOptions::adaptive)
       .def_readonly("step_seconds", &EngineOptions::step_seconds)
       .def_readonly("path_probability", &EngineOptions::path_probability)
       .def_readonly("synthetic_acceptance_length", &EngineOptions::synthetic_acceptance_length);
   py::class_<Metrics>(module, "Metrics", "Counters of one request.")
       .def_readonly("num_prompt_tokens", &Metrics::num_prompt_tokens)
+      .def_readonly("num_cached_tokens", &Metrics::num_cached_tokens)
+      .def_readonly("num_preemptions", &Metrics::num_preemptions)
       .def_readonly("num_generated_tokens", &Metrics::num_generated_tokens)
       .def_readonly("num_steps", &Metrics::num_steps)
       .def_readonly("num_drafts", &Metrics::num_drafts)
@@ -176,8 +181,9 @@ void register_engine(py::module_& module) {
   py::class_<Engine>(module, "Engine", "Decodes requests; one caller at a time.")
       .def(py::init(&make_engine), "model"_a, "heads"_a, "tree"_a, "max_num_seqs"_a = 8,
            "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0,
-           "adaptive"_a = false, "step_seconds"_a = std::vector<float>{},
-           "path_probability"_a = std::vector<float>{}, "synthetic_acceptance_length"_a = 0.0F,
+           "enable_prefix_caching"_a = true, "adaptive"_a = false,
+           "step_seconds"_a = std::vector<float>{}, "path_probability"_a = std::vector<float>{},
+           "synthetic_acceptance_length"_a = 0.0F,
            "`step_seconds[r - 1]`: of a forward pass of r rows. `path_probability[n]`: how often "
            "node n of `tree` is accepted, the root 1. `adaptive` chooses nodes at every step.")
       .def(
@@ -192,6 +198,8 @@ void register_engine(py::module_& module) {
       .def("set_tree", &Engine::set_tree, "tree"_a)
       .def("metrics", &Engine::metrics, "request_id"_a)
       .def("forget", &Engine::forget, "request_id"_a)
+      .def_property_readonly("num_pages", &Engine::num_pages)
+      .def_property_readonly("num_free_pages", &Engine::num_free_pages)
       .def_property_readonly("options", &Engine::options)
       .def_property_readonly("kv_cache_bytes", &Engine::kv_cache_bytes)
       .def_property_readonly("workspace_bytes", &Engine::workspace_bytes);

@@ -60,8 +60,7 @@ struct Engine::Impl {
 
   Model model;
   std::optional<Heads> heads;
-  Tree tree;     // the largest: buffers and guesses are laid out for it
-  Tree drafted;  // of coming steps
+  Tree tree;  // the largest: buffers and guesses are laid out for it
   EngineOptions options;
   RopeTable rope;
   Workspace workspace;
@@ -75,7 +74,7 @@ struct Engine::Impl {
   RowBatch batch;
   std::vector<int32_t> logits_rows;
   std::vector<int32_t> head_rows;
-  std::vector<Sequence*> head_sequences;
+  std::vector<PlanEntry*> guessed;
   std::vector<StepOutput> outputs;
 
   std::map<int64_t, std::unique_ptr<Sequence>> sequences;
@@ -87,16 +86,15 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
     : model(the_model),
       heads(std::move(the_heads)),
       tree(std::move(the_tree)),
-      drafted(tree),
       options(resolve_limits(asked, backend(), model.config(), tree)),
       rope(model.config(), options.max_model_len + tree.depth()),
       workspace(backend(), model.config(), options.max_num_batched_tokens,
-                options.max_num_seqs * tree.size()),
+                std::min(options.max_num_seqs * tree.size(), options.max_num_batched_tokens)),
       cache(backend(), model.config(), options.max_num_seqs,
             static_cast<int>(options.kv_cache_memory /
                              KvCache::page_bytes(backend(), model.config())),
             options.max_model_len),
-      scheduler(options, drafted),
+      scheduler(options, tree),
       acceptance(make_acceptance(options, tree)),
       logprobs(workspace.max_logits_rows()) {
   if (tree.size() > 1) {
@@ -119,7 +117,7 @@ void Engine::Impl::reserve() {
   cache.reserve_commits(options.max_num_batched_tokens);
   logits_rows.reserve(workspace.max_logits_rows());
   head_rows.reserve(options.max_num_seqs);
-  head_sequences.reserve(options.max_num_seqs);
+  guessed.reserve(options.max_num_seqs);
   outputs.reserve(options.max_num_seqs);
 }
 
@@ -148,38 +146,37 @@ void Engine::Impl::append_accepted() {
 
 void Engine::Impl::finish_step() {
   for (const PlanEntry& entry : plan) {
-    if (entry.num_logits_rows == 0) continue;
-    outputs.push_back(record(entry, batch));
-    if (entry.sequence->finished()) scheduler.remove(entry.sequence, cache);
+    Sequence& sequence = *entry.sequence;
+    if (entry.num_logits_rows > 0) {
+      scheduler.trees().observe(entry);
+      outputs.push_back(record(entry, batch));
+    }
+    if (options.enable_prefix_caching) cache.publish(sequence.slot, sequence.tokens);
+    if (sequence.finished()) scheduler.remove(&sequence, cache);
   }
 }
 
-// The heads look at the last accepted row of every sequence that goes on.
+// The heads look at the last accepted row of every sequence that is to draft.
 void Engine::Impl::run_heads() {
+  const int num_heads = scheduler.choose_heads(plan, guessed);
+  if (guessed.empty()) return;
+  const Clock::time_point start = Clock::now();
   head_rows.clear();
-  head_sequences.clear();
-  for (const PlanEntry& entry : plan) {
-    Sequence& sequence = *entry.sequence;
-    sequence.has_guesses = false;
-    if (!sequence.drafts || sequence.finished() || entry.num_logits_rows == 0) continue;
-    if (drafted.size() == 1) continue;
-    head_rows.push_back(entry.accepted_rows.back());
-    head_sequences.push_back(&sequence);
-  }
-  if (head_rows.empty()) return;
+  for (const PlanEntry* entry : guessed) head_rows.push_back(entry->accepted_rows.back());
   const auto count = static_cast<int64_t>(head_rows.size());
   const Tensor hidden = workspace.picked(count);
   ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), head_rows);
   const std::span<const int32_t> guesses =
-      heads->impl()->heads.forward(backend(), hidden, drafted.depth(), *heads_workspace);
+      heads->impl()->heads.forward(backend(), hidden, num_heads, *heads_workspace);
   for (int64_t i = 0; i < count; ++i) {
-    Sequence& sequence = *head_sequences[i];
-    for (int head = 0; head < drafted.depth(); ++head) {
+    Sequence& sequence = *guessed[i]->sequence;
+    for (int head = 0; head < num_heads; ++head) {
       const auto from = guesses.begin() + (head * count + i) * top_k();
       std::copy_n(from, top_k(), sequence.guesses.begin() + head * top_k());
     }
-    sequence.has_guesses = true;
+    sequence.num_guesses = num_heads;
   }
+  scheduler.trees().observe_heads(num_heads, seconds_between(start, Clock::now()));
 }
 
 Sequence* Engine::Impl::find(int64_t request_id) const {
@@ -247,12 +244,13 @@ void Engine::cancel(int64_t request_id) {
 
 void Engine::set_tree(Tree tree) {
   const Tree& most = impl_->tree;
+  check(!impl_->options.adaptive, "set_tree: this engine chooses its trees itself (adaptive)");
   check(tree.size() <= most.size() && tree.depth() <= most.depth() &&
             tree.max_rank() <= most.max_rank(),
         "tree: expected at most the engine's ", most.size(), " nodes, depth ", most.depth(),
         " and rank ", most.max_rank(), ", found ", tree.size(), ", ", tree.depth(), " and ",
         tree.max_rank());
-  impl_->drafted = std::move(tree);
+  impl_->scheduler.trees().pin(tree);
 }
 
 bool Engine::has_unfinished() const { return !impl_->scheduler.idle(); }
@@ -268,6 +266,8 @@ void Engine::forget(int64_t request_id) {
   impl_->sequences.erase(request_id);
 }
 
+int Engine::num_pages() const { return impl_->cache.num_pages(); }
+int Engine::num_free_pages() const { return impl_->cache.free_pages(); }
 const EngineOptions& Engine::options() const { return impl_->options; }
 size_t Engine::kv_cache_bytes() const { return impl_->cache.bytes(); }
 size_t Engine::workspace_bytes() const {

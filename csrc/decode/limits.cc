@@ -33,6 +33,12 @@ void check_asked(const EngineOptions& asked, const ModelConfig& config) {
 int resolve_rows(const EngineOptions& asked, const Tree& tree) {
   const int decode_rows = asked.max_num_seqs * tree.size();
   if (asked.max_num_batched_tokens == 0) return std::max(kPrefillRows, decode_rows);
+  if (asked.adaptive) {  // its trees fit what there is
+    check(asked.max_num_batched_tokens >= asked.max_num_seqs,
+          "max_num_batched_tokens: expected at least max_num_seqs = ", asked.max_num_seqs,
+          ", found ", asked.max_num_batched_tokens);
+    return asked.max_num_batched_tokens;
+  }
   check(asked.max_num_batched_tokens >= decode_rows,
         "max_num_batched_tokens: expected at least max_num_seqs · tree nodes = ", decode_rows,
         ", found ", asked.max_num_batched_tokens);

@@ -5,10 +5,6 @@
 namespace medusa {
 namespace {
 
-double seconds(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 void append(Sequence& sequence, int32_t token) {
   const auto& stops = sequence.params.stop_token_ids;
   sequence.tokens.push_back(token);
@@ -31,10 +27,12 @@ int append_accepted(const PlanEntry& entry, const RowBatch& batch) {
   return kept;
 }
 
-void count_draft(const PlanEntry& entry, int kept) {
+// A step that computes an answer again after a preemption yields its token as a plain one does.
+void count_step(const PlanEntry& entry, int size_before, int kept) {
   Metrics& metrics = entry.sequence->metrics;
+  if (size_before == entry.sequence->prompt_size) return;
   ++metrics.num_steps;
-  if (entry.tree->size() == 1) return;
+  if (entry.is_prefill() || entry.tree->size() == 1) return;
   ++metrics.num_drafts;
   metrics.num_draft_tokens += entry.tree->size() - 1;
   metrics.num_accepted_tokens += kept;
@@ -46,8 +44,8 @@ void count_time(Sequence& sequence) {
   if (sequence.metrics.num_generated_tokens == 0) sequence.first_token = sequence.last_token;
   Metrics& metrics = sequence.metrics;
   metrics.num_generated_tokens = sequence.size() - sequence.prompt_size;
-  metrics.time_to_first_token = seconds(sequence.submitted, sequence.first_token);
-  metrics.decode_time = seconds(sequence.first_token, sequence.last_token);
+  metrics.time_to_first_token = seconds_between(sequence.submitted, sequence.first_token);
+  metrics.decode_time = seconds_between(sequence.first_token, sequence.last_token);
 }
 
 // What the sequence has beyond its first `before` tokens. Log probabilities of tokens behind a stop
@@ -75,7 +73,7 @@ StepOutput record(const PlanEntry& entry, const RowBatch& batch) {
   const int before = sequence.size();
   const int kept = append_accepted(entry, batch);
   if (!sequence.finished()) append(sequence, entry.next_root);
-  if (!entry.is_prefill()) count_draft(entry, kept);
+  count_step(entry, before, kept);
   count_time(sequence);
   return output_from(sequence, before);
 }

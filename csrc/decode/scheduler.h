@@ -1,16 +1,19 @@
 #pragma once
 
-#include <deque>
+#include <list>
+#include <span>
 #include <vector>
 
 #include "decode/step_plan.h"
+#include "decode/tree_policy.h"
 #include "medusa/config.h"
 #include "model/kv_cache.h"
 
 namespace medusa {
 
-/// Decides what each forward pass computes. First come, first served; a sequence starts when a slot
-/// and pages for all it may ever need are free, so that none that runs has to be stopped.
+/// Decides what each forward pass computes. Requests start in order of arrival, as slots and pages
+/// become free, and get pages as they grow. Who came first has priority: where pages run out the
+/// youngest that runs gives its own back and waits at the head of the queue, to compute them again.
 class Scheduler {
  public:
   Scheduler(const EngineOptions& options, const Tree& tree);
@@ -20,21 +23,40 @@ class Scheduler {
   void remove(Sequence* sequence, KvCache& cache);
   bool idle() const { return waiting_.empty() && running_.empty(); }
 
-  /// All decoding sequences, then prompt chunks as far as max_num_batched_tokens allows.
+  /// All decoding sequences, then chunks of prompts as far as max_num_batched_tokens allows.
   void plan(KvCache& cache, StepPlan& plan);
+  /// After a step's tokens are recorded: chooses who gets guesses, and from how many heads.
+  /// Returns the most heads anybody gets; `guessed` are those sequences, in order of the plan.
+  int choose_heads(StepPlan& plan, std::vector<PlanEntry*>& guessed);
+
+  TreePolicy& trees() { return trees_; }
 
  private:
+  using Running = std::list<Sequence*>::const_iterator;
+
   void admit(KvCache& cache);
-  int add_decoding(const KvCache& cache, StepPlan& plan) const;
+  bool start(Sequence& sequence, KvCache& cache);
+  void adopt(Sequence& sequence, KvCache& cache) const;
+  int claimed_pages(const KvCache& cache) const;
+  bool is_decoding(const Sequence& sequence, const KvCache& cache) const;
+  void claim_pages(KvCache& cache);
+  bool has_twin_before(Running it, const KvCache& cache) const;
+  bool make_room(Sequence& sequence, int positions, KvCache& cache);
+  void preempt_youngest(KvCache& cache);
+  void free_slot(Sequence& sequence, KvCache& cache);
+  void choose_trees(const KvCache& cache);
+  const Tree& fitting_tree(Sequence& sequence, KvCache& cache) const;
+  void add_decoding(KvCache& cache, StepPlan& plan);
   void add_prompts(const KvCache& cache, int rows_left, StepPlan& plan) const;
-  const Tree& tree_for(const Sequence& sequence) const;
 
   int max_rows_;
-  const Tree& tree_;
-  Tree root_only_ = Tree::root_only();
-  std::deque<Sequence*> waiting_;
-  std::vector<Sequence*> running_;
+  bool share_prefixes_;
+  TreePolicy trees_;
+  // A sequence is a node that moves from list to list. Both are in order of arrival, and whoever
+  // waits came after all who run.
+  std::list<Sequence*> waiting_, running_;
   std::vector<int> free_slots_;
+  std::vector<Sequence*> drafting_;
 };
 
 }  // namespace medusa

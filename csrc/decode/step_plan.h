@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "medusa/engine.h"
@@ -13,6 +14,16 @@ namespace medusa {
 
 using Clock = std::chrono::steady_clock;
 
+inline double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+/// Accepted drafts of a sequence, and how many were to be expected; old ones fade.
+struct SeenAcceptance {
+  double accepted = 0;
+  double expected = 0;
+};
+
 /// One request from submit to forget.
 struct Sequence {
   int64_t id = 0;
@@ -21,9 +32,12 @@ struct Sequence {
   int prompt_size = 0;
   int max_size = 0;              // of tokens
   int slot = -1;                 // of the cache; -1: waiting or finished
-  bool drafts = false;           // heads run for it
-  bool has_guesses = false;      // guesses belong to the present root
+  bool waits_for_twin = false;   // somebody else computes its next page
+  bool drafts = false;           // heads may run for it
+  int num_guesses = 0;           // heads whose guesses belong to the present root
   std::vector<int32_t> guesses;  // (tree depth, top_k) of the heads
+  int rung = 0;                  // of the policy's trees: the one chosen for the next step
+  SeenAcceptance seen;
   FinishReason finish_reason = FinishReason::none;
   int32_t stop_token = -1;
   std::vector<TokenLogprob> logprobs;         // (answer, logprobs_width())
@@ -43,12 +57,12 @@ struct Sequence {
 /// A sequence's share of one forward pass.
 struct PlanEntry {
   Sequence* sequence = nullptr;
-  const Tree* tree = nullptr;  // null: a chunk of the prompt
+  const Tree* tree = nullptr;  // null: a chunk of the prompt, or of all tokens after a preemption
   int committed = 0;           // positions in the cache before the step
   int first_row = 0;
   int num_rows = 0;
   int first_logits_row = 0;
-  int num_logits_rows = 0;  // 0: the prompt goes on after this chunk
+  int num_logits_rows = 0;  // 0: there is more to compute before the next token
 
   // Filled by accept().
   std::vector<int32_t> accepted_rows;  // of the batch, in order of position
@@ -70,6 +84,15 @@ struct StepPlan {
     entry.path.clear();
     entry.next_root = -1;
     return entry;
+  }
+  std::span<PlanEntry> from(int first) { return std::span(entries).subspan(first, size - first); }
+  /// Takes entries without rows out, from `first` on.
+  void drop_empty(int first) {
+    int kept = first;
+    for (int i = first; i < size; ++i) {
+      if (entries[i].num_rows > 0) std::swap(entries[kept++], entries[i]);
+    }
+    size = kept;
   }
   PlanEntry* begin() { return entries.data(); }
   PlanEntry* end() { return entries.data() + size; }

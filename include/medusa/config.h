@@ -47,9 +47,10 @@ struct LoadOptions {
 /// Limits of an Engine, and how it shares them. Zero means: choose.
 struct EngineOptions {
   int max_num_seqs = 8;
-  int max_num_batched_tokens = 0;  // rows of one forward pass
-  int max_model_len = 0;           // prompt and answer of one sequence, in tokens
-  size_t kv_cache_memory = 0;      // bytes
+  int max_num_batched_tokens = 0;     // rows of one forward pass
+  int max_model_len = 0;              // prompt and answer of one sequence, in tokens
+  size_t kv_cache_memory = 0;         // bytes
+  bool enable_prefix_caching = true;  // sequences that begin alike share pages
 
   /// Choose each sequence's nodes at every step: those that bring most tokens a second by
   /// `step_seconds` and the acceptance seen so far, down to the root alone. Results do not change.

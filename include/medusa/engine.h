@@ -35,6 +35,8 @@ struct StepOutput {
 /// Counters of one request, or of all. A draft is one tree offered to the backbone.
 struct Metrics {
   int64_t num_prompt_tokens = 0;
+  int64_t num_cached_tokens = 0;  // positions taken from the prefix cache, not computed
+  int64_t num_preemptions = 0;    // times its pages were given to others
   int64_t num_generated_tokens = 0;
   int64_t num_steps = 0;                       // decode steps, prefill excluded
   int64_t num_drafts = 0;                      // steps whose tree had more than its root
@@ -67,7 +69,8 @@ class Engine {
 
   /// The tree of coming steps, for a caller that sets its size step by step; trees were made with
   /// the guesses of the step before, so the first step with a deeper one is worth little. Throws
-  /// InvalidArgument when it is larger, deeper or wider than the engine's first tree.
+  /// InvalidArgument when it is larger, deeper or wider than the engine's first tree, or the engine
+  /// is adaptive.
   void set_tree(Tree tree);
 
   /// Of a request that runs or has finished and was not yet forgotten.
@@ -75,6 +78,8 @@ class Engine {
   /// Drops a finished request's counters.
   void forget(int64_t request_id);
 
+  int num_pages() const;                 // of the cache
+  int num_free_pages() const;            // those that no running request uses
   const EngineOptions& options() const;  // with every zero resolved
   size_t kv_cache_bytes() const;
   size_t workspace_bytes() const;
