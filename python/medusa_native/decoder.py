@@ -21,7 +21,7 @@ from medusa_native.arguments import (
     speculative,
     token_list,
 )
-from medusa_native.checks import check_integer
+from medusa_native.checks import check_flag, check_integer
 from medusa_native.core_sampling import child_seed, core_sampling
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
@@ -58,9 +58,14 @@ class Decoder:
     max_num_seqs
         Sequences decoded at once; further ones wait.
     max_num_batched_tokens
-        Rows of one forward pass.
+        Rows of one forward pass: what decodes takes its share first, prompts are computed in chunks
+        of what is left.
     kv_cache_memory
-        Bytes for keys and values.
+        Bytes for keys and values. Requests take pages as they grow; where none is left, the
+        youngest waits and is computed again later, to the same tokens.
+    enable_prefix_caching
+        Requests that begin with the same tokens share pages, also with those of requests that are
+        done, as long as nobody needs their room.
     num_threads
         Default: as many as there are processors.
     seed
@@ -100,6 +105,7 @@ class Decoder:
         max_num_seqs: int = 8,
         max_num_batched_tokens: int | None = None,
         kv_cache_memory: int | None = None,
+        enable_prefix_caching: bool = True,
         num_threads: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -115,6 +121,9 @@ class Decoder:
             max_num_seqs=limit("max_num_seqs", max_num_seqs),
             max_num_batched_tokens=limit("max_num_batched_tokens", max_num_batched_tokens),
             kv_cache_memory=limit("kv_cache_memory", kv_cache_memory),
+            enable_prefix_caching=check_flag(
+                "Decoder", "enable_prefix_caching", enable_prefix_caching
+            ),
         )
         self._pool = RequestPool(self._loaded.engine)
 

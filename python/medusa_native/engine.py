@@ -91,6 +91,8 @@ class LoadedEngine:
                 "max_model_len": options.max_model_len,
                 "max_num_seqs": options.max_num_seqs,
                 "max_num_batched_tokens": options.max_num_batched_tokens,
+                "kv_cache_pages": self.engine.num_pages,
+                "enable_prefix_caching": options.enable_prefix_caching,
             },
             "memory": {
                 "weights": model.weight_bytes,

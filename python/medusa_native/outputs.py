@@ -20,6 +20,10 @@ class Metrics:
 
     Parameters
     ----------
+    num_cached_tokens
+        Positions whose keys and values were taken from the prefix cache instead of computed.
+    num_preemptions
+        How often older requests took this one's pages; it then computes them again.
     num_steps
         Decode steps; prefill is not one.
     accepted_per_position
@@ -41,6 +45,8 @@ class Metrics:
     time_to_first_token: float
     decode_time: float
     tokens_per_second: float
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
 
 
 @dataclass(frozen=True)

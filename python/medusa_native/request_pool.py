@@ -91,4 +91,6 @@ def summarize(counters: _core.Metrics, num_generated_tokens: int) -> Metrics:
         tokens_per_second=(num_generated_tokens - 1) / seconds
         if seconds > 0 and num_generated_tokens > 1
         else 0.0,
+        num_cached_tokens=counters.num_cached_tokens,
+        num_preemptions=counters.num_preemptions,
     )
