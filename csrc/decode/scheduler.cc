@@ -74,9 +74,14 @@ bool Scheduler::start(Sequence& sequence, KvCache& cache) {
   return false;
 }
 
+// A prompt whose log probabilities are asked for must be computed, once.
+bool Scheduler::may_adopt(const Sequence& sequence) const {
+  return share_prefixes_ && !sequence.lacks_prompt_logprobs();
+}
+
 // All but the last token, which must be computed to know the next.
 void Scheduler::adopt(Sequence& sequence, KvCache& cache) const {
-  if (!share_prefixes_) return;
+  if (!may_adopt(sequence)) return;
   const std::span<const int32_t> tokens(sequence.tokens);
   const int before = cache.committed(sequence.slot);
   const int after = cache.adopt(sequence.slot, tokens.first(tokens.size() - 1));
@@ -169,7 +174,7 @@ bool Scheduler::make_room(Sequence& sequence, int positions, KvCache& cache) {
 bool Scheduler::has_twin_before(Running it, const KvCache& cache) const {
   const Sequence& sequence = **it;
   const std::span<const int32_t> tokens(sequence.tokens);
-  if (!share_prefixes_ || cache.committed(sequence.slot) % kPageSize != 0) return false;
+  if (!may_adopt(sequence) || cache.committed(sequence.slot) % kPageSize != 0) return false;
   return std::any_of(running_.begin(), Running(it), [&](const Sequence* other) {
     return !is_decoding(*other, cache) &&
            cache.same_next_page(sequence.slot, tokens.first(tokens.size() - 1), other->slot,

@@ -36,6 +36,7 @@ class Scheduler {
 
   void admit(KvCache& cache);
   bool start(Sequence& sequence, KvCache& cache);
+  bool may_adopt(const Sequence& sequence) const;
   void adopt(Sequence& sequence, KvCache& cache) const;
   int claimed_pages(const KvCache& cache) const;
   bool is_decoding(const Sequence& sequence, const KvCache& cache) const;

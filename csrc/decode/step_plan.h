@@ -50,6 +50,9 @@ struct Sequence {
   // Entries a token has: its own and those of the likeliest; 0: none were asked for.
   size_t logprobs_width() const { return static_cast<size_t>(params.logprobs + 1); }
   size_t prompt_logprobs_width() const { return static_cast<size_t>(params.prompt_logprobs + 1); }
+  bool lacks_prompt_logprobs() const {
+    return prompt_logprobs.size() < static_cast<size_t>(prompt_size - 1) * prompt_logprobs_width();
+  }
   std::span<const int32_t> prompt() const { return std::span(tokens).first(prompt_size); }
   std::span<const int32_t> answer() const { return std::span(tokens).subspan(prompt_size); }
 };
