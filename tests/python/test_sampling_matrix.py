@@ -18,13 +18,16 @@ ENGINE_OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "three at a time": {"max_num_seqs": 3},
     "small steps": {"max_num_seqs": 2, "max_num_batched_tokens": 70},
+    "no prefix cache": {"enable_prefix_caching": False},
+    "few pages": {"max_model_len": 192, "kv_cache_pages": 4},
 }
 TREES: dict[str, Any] = {
     "wide": [[0], [1], [2], [3], [0, 0], [0, 1], [1, 0], [1, 1], [0, 0, 0], [0, 0, 1], [0, 1, 0]],
     "chain": "chain",
     "large": "mc_sim_7b_63",
 }
-PROMPTS = [f"{'abc ' * (i % 3)}{i} prompt" for i in range(8)]
+COMMON = "The quick brown fox jumps over the lazy dog, and then it sleeps for a day."
+PROMPTS = [f"{COMMON[: 20 * (i % 4)]}{i} prompt" for i in range(8)]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 "
 
 
@@ -90,6 +93,11 @@ def sampling(draw: st.DrawFn) -> SamplingParams:
     )
 
 
+def page_bytes(decoder: Decoder) -> int:
+    info = decoder.info()
+    return int(info["memory"]["kv_cache"]) // int(info["limits"]["kv_cache_pages"])
+
+
 def answers(outputs: list[RequestOutput]) -> list[Any]:
     return [(output.outputs, output.prompt_logprobs) for output in outputs]
 
@@ -111,9 +119,11 @@ def test_any_combination(
 ) -> None:
     model, heads = folders[kind]
     config = {"model": heads, "medusa_choices": TREES[tree]}
-    limits = ENGINE_OPTIONS[options]
+    limits = dict(ENGINE_OPTIONS[options])
+    if pages := limits.pop("kv_cache_pages", 0):
+        limits["kv_cache_memory"] = pages * page_bytes(plain[kind])
     medusa = Decoder(model, speculative_config=config, num_threads=1, **limits)
-    accepted = [0]
+    accepted, preempted = [0], [0]
 
     @settings(max_examples=40, deadline=None)
     @given(st.lists(sampling(), min_size=8, max_size=8), st.sampled_from([1, 8]))
@@ -122,9 +132,11 @@ def test_any_combination(
         outputs = medusa.generate(prompts, params)
         assert answers(outputs) == answers(plain[kind].generate(prompts, params))
         accepted[0] += sum(output.metrics.num_accepted_tokens for output in outputs)
+        preempted[0] += sum(output.metrics.num_preemptions for output in outputs)
 
     check()
     assert kind == "random" or accepted[0] > 0
+    assert options != "few pages" or preempted[0] > 0
 
 
 @settings(max_examples=25, deadline=None)
