@@ -21,7 +21,7 @@ enum class Epilogue : uint8_t {
   store,          // out f32 (rows, N) = acc
   add,            // out f32 (rows, N) += acc: the residual stream
   silu_mul,       // out C (rows, N / 2) = silu(gate) · up, for an interleaved weight
-  residual_silu,  // out C (rows, N) = x + silu(acc): a Medusa ResBlock (N = K)
+  residual_silu,  // out C (rows, N) = x's first N <= K columns + silu(acc): a Medusa ResBlock
 };
 
 /// Rotary embedding: cos and sin tables f32 (max positions, head_dim / 2).
@@ -102,6 +102,9 @@ class Backend {
 
   // Layers.
   virtual void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) = 0;
+  // out C (rows, K + E): x's row, then the embedding of its id.
+  virtual void append_embedding(Tensor out, Tensor x, const Weight& table,
+                                std::span<const int32_t> ids) = 0;
   virtual void rms_norm(Tensor out, Tensor x, const float* weight, float eps) = 0;
   virtual void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) = 0;
   virtual void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,

@@ -85,6 +85,17 @@ void embed(Backend& backend, Tensor out, const Weight& table, std::span<const in
   backend.embed(out, table, ids);
 }
 
+void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table,
+                      std::span<const int32_t> ids) {
+  const DType compute = backend.compute_dtype();
+  const auto rows = static_cast<int64_t>(ids.size());
+  expect("append_embedding x", x, compute, rows, x.cols);
+  expect("append_embedding out", out, compute, rows, x.cols + table.in_features);
+  for (int32_t id : ids) expect_below("append_embedding id", id, table.out_features);
+  check(out.data != x.data, "append_embedding: out must not be x");
+  backend.append_embedding(out, x, table, ids);
+}
+
 void rms_norm(Backend& backend, Tensor out, Tensor x, std::span<const float> weight, float eps) {
   expect_dtype("rms_norm x", x, DType::f32);
   check(out.dtype == DType::f32 || out.dtype == DType::bf16,
@@ -106,9 +117,9 @@ void linear(Backend& backend, Tensor out, Tensor x, const Weight& weight, Epilog
   if (epilogue == Epilogue::silu_mul) {
     expect_multiple("linear silu_mul out_features", weight.out_features, 2 * kColumnUnit);
   }
-  check(epilogue != Epilogue::residual_silu || weight.out_features == weight.in_features,
-        "linear residual_silu: expected a square weight, found (", weight.out_features, ", ",
-        weight.in_features, ")");
+  check(epilogue != Epilogue::residual_silu || weight.out_features <= weight.in_features,
+        "linear residual_silu: expected out_features of at most the in_features, found (",
+        weight.out_features, ", ", weight.in_features, ")");
   check(out.data != x.data, "linear: out must not be x");
   backend.linear(out, x, weight, epilogue);
 }

@@ -9,6 +9,8 @@
 namespace medusa::ops {
 
 void embed(Backend& backend, Tensor out, const Weight& table, std::span<const int32_t> ids);
+void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table,
+                      std::span<const int32_t> ids);
 void rms_norm(Backend& backend, Tensor out, Tensor x, std::span<const float> weight, float eps);
 void linear(Backend& backend, Tensor out, Tensor x, const Weight& weight, Epilogue epilogue);
 void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,

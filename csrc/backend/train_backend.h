@@ -57,7 +57,8 @@ class TrainBackend {
   virtual void narrow(Tensor out, Tensor x) = 0;          // out C = x f32
   virtual void gemm(Tensor c, Tensor a, const Panels& b, bool accumulate) = 0;  // c f32 (+)= a · B
 
-  // A ResBlock: out = x + silu(z + bias); z keeps the biased sum. z, dh f32; x, out, dz C.
+  // A ResBlock: out = x + silu(z + bias), of which x's first columns count; z keeps the biased sum.
+  // z, dh f32; x, out, dz C.
   virtual void residual_silu(Tensor out, Tensor x, Tensor z, const float* bias) = 0;
   virtual void silu_backward(Tensor dz, float* dbias, Tensor dh, Tensor z) = 0;
 

@@ -101,17 +101,39 @@ TEST_P(LinearTest, multiplies_gate_and_up) {
 
 TEST_P(LinearTest, adds_silu_to_its_input) {
   const auto backend = GetParam().backend();
-  const Layer layer(*backend, 96, 96, 9);
-  const Matrix x = random_matrix(GetParam().dtype(), 11, 96, 10);
-  const Matrix out(GetParam().dtype(), 11, 96);
-  ops::linear(*backend, out, x, layer.packed, Epilogue::residual_silu);
-  for (int64_t r = 0; r < 11; ++r) {
-    for (int64_t c = 0; c < 96; ++c) {
-      const double expected = x.at(r, c) + silu(layer.expected(x, r, c));
-      EXPECT_NEAR(out.at(r, c), expected, 1e-5 + GetParam().rounding() * std::abs(expected));
+  for (const Shape s : {Shape{11, 96, 96}, Shape{5, 192, 96}, Shape{40, 1152, 576},
+                        Shape{3, 96, 33}, Shape{1, 64, 32}}) {
+    const Layer layer(*backend, s.n, s.k, 9);
+    const Matrix x = random_matrix(GetParam().dtype(), s.rows, s.k, 10);
+    const Matrix out(GetParam().dtype(), s.rows, s.n);
+    ops::linear(*backend, out, x, layer.packed, Epilogue::residual_silu);
+    double worst = 0;
+    for (int64_t r = 0; r < s.rows; ++r) {
+      for (int64_t c = 0; c < s.n; ++c) {
+        const double expected = x.at(r, c) + silu(layer.expected(x, r, c));
+        const double bound = 1e-5 + GetParam().rounding() * std::abs(expected);
+        worst = std::max(worst, std::abs(out.at(r, c) - expected) / bound);
+      }
     }
+    EXPECT_LE(worst, 1) << s.rows << " x " << s.k << " x " << s.n;
+    EXPECT_TRUE(out.guards_intact());
   }
-  EXPECT_TRUE(out.guards_intact());
+}
+
+TEST_P(LinearTest, adds_silu_to_a_row_alone_and_among_others) {
+  const auto backend = GetParam().backend(2);
+  const int64_t k = 1152, n = 576;
+  const Layer layer(*backend, n, k, 15);
+  const Matrix x = random_matrix(GetParam().dtype(), 40, k, 16);
+  const Matrix all(GetParam().dtype(), 40, n);
+  ops::linear(*backend, all, x, layer.packed, Epilogue::residual_silu);
+  for (const int64_t rows : {1, 2, 7, 8, 17}) {
+    Matrix some(GetParam().dtype(), rows, k);
+    const Matrix out(GetParam().dtype(), rows, n);
+    for (int64_t r = 0; r < rows; ++r) some.copy_row(r, x, 39 - r);
+    ops::linear(*backend, out, some, layer.packed, Epilogue::residual_silu);
+    for (int64_t r = 0; r < rows; ++r) EXPECT_TRUE(out.same_row(r, all, 39 - r)) << rows;
+  }
 }
 
 TEST_P(LinearTest, row_is_the_same_alone_and_among_others) {
@@ -151,6 +173,31 @@ TEST_P(LinearTest, embeds_rows_of_the_packed_weight) {
   EXPECT_THROW(ops::embed(*backend, out, layer.packed, outside), InvalidArgument);
 }
 
+TEST_P(LinearTest, appends_embeddings_to_rows) {
+  const auto backend = GetParam().backend();
+  const DType c = GetParam().dtype();
+  const Layer table(*backend, 45, 64, 17);
+  const Matrix x = random_matrix(c, 4, 96, 18);
+  const Matrix out(c, 4, 96 + 64);
+  const std::vector<int32_t> ids = {44, 0, 17, 17};
+  ops::append_embedding(*backend, out, x, table.packed, ids);
+  for (int64_t r = 0; r < 4; ++r) {
+    for (int64_t i = 0; i < 96; ++i) EXPECT_EQ(out.at(r, i), x.at(r, i));
+    for (int64_t i = 0; i < 64; ++i) {
+      EXPECT_EQ(out.at(r, 96 + i), table.weight.at(ids[static_cast<size_t>(r)], i));
+    }
+  }
+  EXPECT_TRUE(out.guards_intact());
+  const auto call = [&](const Matrix& to, const Matrix& from, std::vector<int32_t> tokens) {
+    ops::append_embedding(*backend, to, from, table.packed, tokens);
+  };
+  EXPECT_THROW(call({c, 1, 160}, {c, 1, 96}, {45}), InvalidArgument);
+  EXPECT_THROW(call({c, 1, 160}, {c, 1, 96}, {-1}), InvalidArgument);
+  EXPECT_THROW(call({c, 1, 160}, {c, 1, 96}, {1, 2}), InvalidArgument);
+  EXPECT_THROW(call({c, 1, 159}, {c, 1, 96}, {1}), InvalidArgument);
+  EXPECT_THROW(call({DType::i32, 1, 160}, {c, 1, 96}, {1}), InvalidArgument);
+}
+
 TEST_P(LinearTest, refuses_shapes_and_types_that_do_not_fit) {
   const auto backend = GetParam().backend();
   const DType c = GetParam().dtype();
@@ -163,7 +210,10 @@ TEST_P(LinearTest, refuses_shapes_and_types_that_do_not_fit) {
   EXPECT_THROW(call({DType::f32, 3, 48}, {c, 2, 64}, Epilogue::store), InvalidArgument);
   EXPECT_THROW(call({DType::i32, 2, 48}, {c, 2, 64}, Epilogue::store), InvalidArgument);
   EXPECT_THROW(call({c, 2, 24}, {c, 2, 64}, Epilogue::silu_mul), InvalidArgument);
-  EXPECT_THROW(call({c, 2, 48}, {c, 2, 64}, Epilogue::residual_silu), InvalidArgument);
+  const Layer wider(*backend, 65, 64, 14);  // more columns than its input has to add
+  const Matrix x(c, 2, 64), out(c, 2, 65);
+  EXPECT_THROW(ops::linear(*backend, out, x, wider.packed, Epilogue::residual_silu),
+               InvalidArgument);
 }
 
 }  // namespace

@@ -136,7 +136,8 @@ TEST_P(TrainBackendTest, cross_entropy_and_its_gradient) {
 
 TEST_P(TrainBackendTest, a_residual_block_and_its_gradient) {
   const auto backend = GetParam().backend();
-  const Matrix x = random(9, 64, 1), out(GetParam().dtype(), 9, 64), dz(GetParam().dtype(), 9, 64);
+  const Matrix x = random(9, 128, 1);  // of a grounded layer: the state comes first
+  const Matrix out(GetParam().dtype(), 9, 64), dz(GetParam().dtype(), 9, 64);
   const Matrix z = random_matrix(DType::f32, 9, 64, 2, 5.0f),
                dh = random_matrix(DType::f32, 9, 64, 3);
   const Matrix sum = random_matrix(DType::f32, 9, 64, 2, 5.0f),

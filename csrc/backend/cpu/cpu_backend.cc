@@ -10,6 +10,7 @@
 #include "backend/cpu/scratch.h"
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "tensor/quants.h"
 
 namespace medusa {
 namespace cpu {
@@ -23,6 +24,15 @@ static_assert(static_cast<int>(Finish::add) == static_cast<int>(Epilogue::add));
 static_assert(static_cast<int>(Finish::silu_mul) == static_cast<int>(Epilogue::silu_mul));
 static_assert(static_cast<int>(Finish::residual_silu) == static_cast<int>(Epilogue::residual_silu));
 static_assert(kTile == kPageSize);
+
+// Puts `values`, in the compute type, behind the first `column` elements of a row.
+void append_row(Tensor out, int64_t row, int64_t column, std::span<const float> values) {
+  if (out.dtype == DType::f32) {
+    std::copy(values.begin(), values.end(), out.row<float>(row) + column);
+  } else {
+    std::transform(values.begin(), values.end(), out.row<bf16>(row) + column, to_bf16);
+  }
+}
 
 ElementType type_of(DType dtype) { return dtype == DType::f32 ? kF32 : kBf16; }
 
@@ -55,6 +65,18 @@ class CpuBackend final : public Backend {
         gather(out.row<float>(r), table.storage.data(), out.cols, ids[static_cast<size_t>(r)]);
       }
     });
+  }
+
+  void append_embedding(Tensor out, Tensor x, const Weight& table,
+                        std::span<const int32_t> ids) override {
+    const int64_t width = table.in_features;
+    const auto gather = kernels_.embed[type_of(table.dtype)];
+    auto* wide = static_cast<float*>(scratch_.reserve(static_cast<size_t>(width) * sizeof(float)));
+    for (int64_t r = 0; r < out.rows; ++r) {
+      std::memcpy(out.row<char>(r), x.row<char>(r), x.row_bytes());
+      gather(wide, table.storage.data(), width, ids[static_cast<size_t>(r)]);
+      append_row(out, r, x.cols, {wide, static_cast<size_t>(width)});
+    }
   }
 
   void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
@@ -154,6 +176,7 @@ class CpuBackend final : public Backend {
     a.n = weight.out_features;
     a.finish = static_cast<Finish>(epilogue);
     a.residual = x.data;
+    a.residual_stride = x.cols;
     a.out = out.data;
     a.out_stride = out.cols;
     if (weight.dtype == DType::bf16) adapt_activations(a, x);

@@ -102,7 +102,7 @@ class CpuTrainBackend final : public TrainBackend {
   void residual_silu(Tensor out, Tensor x, Tensor z, const float* bias) override {
     const auto kernel = kernels_.residual_silu[type_];
     parallel(x.rows, [&](int64_t r) {
-      kernel(out.row<void>(r), x.row<void>(r), z.row<float>(r), bias, x.cols);
+      kernel(out.row<void>(r), x.row<void>(r), z.row<float>(r), bias, z.cols);
     });
   }
 

@@ -31,9 +31,10 @@ struct LinearArgs {
   const float* bias;   // (n) or null
   int64_t n;           // columns, padding left out
   Finish finish;
-  const void* residual;  // residual_silu: (rows, n) in the compute type
+  const void* residual;  // residual_silu: (rows, >= n) in the compute type
+  int64_t residual_stride;
   void* out;
-  int64_t out_stride;  // elements; residual has it too
+  int64_t out_stride;  // elements, as all strides
 };
 
 struct RmsNormArgs {
