@@ -98,8 +98,9 @@ py::array model_hidden_states(const Model& model,
 }
 
 Heads load_heads(const Model& model, const py::list& residual, const py::list& projection,
-                 const std::vector<int32_t>& token_map) {
-  Heads::Source source{.residual = {}, .projection = {}, .token_map = token_map};
+                 const std::vector<int32_t>& token_map, bool grounded) {
+  Heads::Source source{
+      .residual = {}, .projection = {}, .token_map = token_map, .grounded = grounded};
   for (const auto& head : residual) {
     auto& layers = source.residual.emplace_back();
     for (const auto& layer : py::reinterpret_borrow<py::list>(head)) {
@@ -195,13 +196,14 @@ void register_model(py::module_& module) {
            "bfloat16 bits.");
   py::class_<Heads>(module, "Heads", "Medusa heads on a Model.")
       .def_static("load", &load_heads, "model"_a, "residual"_a, "projection"_a = py::list(),
-                  "token_map"_a = std::vector<int32_t>{},
+                  "token_map"_a = std::vector<int32_t>{}, "grounded"_a = false,
                   "`residual`: [head][layer] of (weight, bias or None); `projection`: V1 only.")
       .def("guesses", &heads_guesses, "hidden"_a, "roots"_a, "top_k"_a,
            "Ids (len(roots), num_heads, top_k), best first, guessed after each row of `hidden`.")
       .def_property_readonly("num_heads", &Heads::num_heads)
       .def_property_readonly("num_layers", &Heads::num_layers)
       .def_property_readonly("version", &Heads::version)
+      .def_property_readonly("grounded", &Heads::grounded)
       .def_property_readonly("draft_vocab_size", &Heads::draft_vocab_size)
       .def_property_readonly("weight_bytes", &Heads::weight_bytes);
 }

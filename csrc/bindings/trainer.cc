@@ -36,15 +36,20 @@ std::span<const T> span_of(const Array<T>& array) {
   return {array.data(), static_cast<size_t>(array.size())};
 }
 
+using Roots = std::optional<Array<int32_t>>;
+
 TrainBatch batch_of(const py::array& hidden, const Array<int64_t>& rows,
-                    const Array<int32_t>& targets) {
+                    const Array<int32_t>& targets, const Roots& roots) {
   check(targets.ndim() == 2 && targets.shape(0) == rows.size(), "targets must be (rows, heads)");
-  return {.hidden = matrix(hidden, "hidden"), .rows = span_of(rows), .targets = span_of(targets)};
+  return {.hidden = matrix(hidden, "hidden"),
+          .rows = span_of(rows),
+          .targets = span_of(targets),
+          .roots = roots ? span_of(*roots) : std::span<const int32_t>{}};
 }
 
 py::tuple evaluate(Trainer& trainer, const py::array& hidden, const Array<int64_t>& rows,
-                   const Array<int32_t>& targets) {
-  const TrainBatch batch = batch_of(hidden, rows, targets);
+                   const Array<int32_t>& targets, const Roots& roots) {
+  const TrainBatch batch = batch_of(hidden, rows, targets, roots);
   Array<float> log_probs({targets.shape(0), targets.shape(1)});
   Array<int32_t> ranks({targets.shape(0), targets.shape(1)});
   const std::span<float> probs{log_probs.mutable_data(), batch.targets.size()};
@@ -71,15 +76,16 @@ auto views_of(std::span<float> Parameter::* member) {
 
 template <StepReport (Trainer::*method)(const TrainBatch&)>
 StepReport run(Trainer& trainer, const py::array& hidden, const Array<int64_t>& rows,
-               const Array<int32_t>& targets) {
-  const TrainBatch batch = batch_of(hidden, rows, targets);
+               const Array<int32_t>& targets, const Roots& roots) {
+  const TrainBatch batch = batch_of(hidden, rows, targets, roots);
   const py::gil_scoped_release unlocked;
   return (trainer.*method)(batch);
 }
 
-Trainer make_trainer(const py::array& lm_head, int version, int num_heads, int num_layers,
-                     float head_decay, float learning_rate, double beta1, double beta2,
-                     float epsilon, float weight_decay, float max_grad_norm, int64_t warmup_steps,
+Trainer make_trainer(const py::array& lm_head, const std::optional<py::array>& embedding,
+                     int version, int num_heads, int num_layers, float head_decay,
+                     float learning_rate, double beta1, double beta2, float epsilon,
+                     float weight_decay, float max_grad_norm, int64_t warmup_steps,
                      int64_t total_steps, const std::string& compute_type, int num_threads,
                      uint64_t seed) {
   check(compute_type == "bfloat16" || compute_type == "float32",
@@ -100,7 +106,8 @@ Trainer make_trainer(const py::array& lm_head, int version, int num_heads, int n
        .compute_type = compute_type == "float32" ? ComputeType::float32 : ComputeType::bfloat16,
        .num_threads = num_threads,
        .seed = seed},
-      matrix(lm_head, "lm_head"));
+      matrix(lm_head, "lm_head"),
+      embedding ? std::optional(matrix(*embedding, "embedding")) : std::nullopt);
 }
 
 }  // namespace
@@ -116,19 +123,21 @@ void register_trainer(py::module_& m) {
 
   const TrainerOptions d;
   py::class_<Trainer>(m, "Trainer", "Trains Medusa heads on cached hidden states.")
-      .def(py::init(&make_trainer), py::arg("lm_head"), py::kw_only(),
-           py::arg("version") = d.version, py::arg("num_heads") = d.num_heads,
-           py::arg("num_layers") = d.num_layers, py::arg("head_decay") = d.head_decay,
-           py::arg("learning_rate") = d.learning_rate, py::arg("beta1") = d.beta1,
-           py::arg("beta2") = d.beta2, py::arg("epsilon") = d.epsilon,
+      .def(py::init(&make_trainer), py::keep_alive<1, 3>(), py::arg("lm_head"),
+           py::arg("embedding") = py::none(), py::kw_only(), py::arg("version") = d.version,
+           py::arg("num_heads") = d.num_heads, py::arg("num_layers") = d.num_layers,
+           py::arg("head_decay") = d.head_decay, py::arg("learning_rate") = d.learning_rate,
+           py::arg("beta1") = d.beta1, py::arg("beta2") = d.beta2, py::arg("epsilon") = d.epsilon,
            py::arg("weight_decay") = d.weight_decay, py::arg("max_grad_norm") = d.max_grad_norm,
            py::arg("warmup_steps") = d.warmup_steps, py::arg("total_steps") = d.total_steps,
            py::arg("compute_type") = "bfloat16", py::arg("num_threads") = d.num_threads,
            py::arg("seed") = d.seed)
       .def("backward", &run<&Trainer::backward>, py::arg("hidden"), py::arg("rows"),
-           py::arg("targets"))
-      .def("step", &run<&Trainer::step>, py::arg("hidden"), py::arg("rows"), py::arg("targets"))
-      .def("evaluate", &evaluate, py::arg("hidden"), py::arg("rows"), py::arg("targets"))
+           py::arg("targets"), py::arg("roots") = py::none())
+      .def("step", &run<&Trainer::step>, py::arg("hidden"), py::arg("rows"), py::arg("targets"),
+           py::arg("roots") = py::none())
+      .def("evaluate", &evaluate, py::arg("hidden"), py::arg("rows"), py::arg("targets"),
+           py::arg("roots") = py::none())
       .def("weights", views_of(&Parameter::weights))
       .def("gradients", views_of(&Parameter::gradients))
       .def("mean", views_of(&Parameter::mean))

@@ -74,6 +74,7 @@ struct Engine::Impl {
   RowBatch batch;
   std::vector<int32_t> logits_rows;
   std::vector<int32_t> head_rows;
+  std::vector<int32_t> head_roots;
   std::vector<PlanEntry*> guessed;
   std::vector<StepOutput> outputs;
 
@@ -98,8 +99,8 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
       acceptance(make_acceptance(options, tree)),
       logprobs(workspace.max_logits_rows()) {
   if (tree.size() > 1) {
-    heads_workspace.emplace(backend(), options.max_num_seqs, tree.depth(),
-                            model.config().hidden_size, heads->draft_vocab_size(), top_k());
+    heads_workspace.emplace(backend(), heads->impl()->heads, options.max_num_seqs, tree.depth(),
+                            top_k());
   }
   reserve();
 }
@@ -117,6 +118,7 @@ void Engine::Impl::reserve() {
   cache.reserve_commits(options.max_num_batched_tokens);
   logits_rows.reserve(workspace.max_logits_rows());
   head_rows.reserve(options.max_num_seqs);
+  head_roots.reserve(options.max_num_seqs);
   guessed.reserve(options.max_num_seqs);
   outputs.reserve(options.max_num_seqs);
 }
@@ -162,12 +164,16 @@ void Engine::Impl::run_heads() {
   if (guessed.empty()) return;
   const Clock::time_point start = Clock::now();
   head_rows.clear();
-  for (const PlanEntry* entry : guessed) head_rows.push_back(entry->accepted_rows.back());
+  head_roots.clear();
+  for (const PlanEntry* entry : guessed) {
+    head_rows.push_back(entry->accepted_rows.back());
+    head_roots.push_back(entry->sequence->tokens.back());
+  }
   const auto count = static_cast<int64_t>(head_rows.size());
   const Tensor hidden = workspace.picked(count);
   ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), head_rows);
   const std::span<const int32_t> guesses =
-      heads->impl()->heads.forward(backend(), hidden, num_heads, *heads_workspace);
+      heads->impl()->heads.forward(backend(), hidden, head_roots, num_heads, *heads_workspace);
   for (int64_t i = 0; i < count; ++i) {
     Sequence& sequence = *guessed[i]->sequence;
     for (int head = 0; head < num_heads; ++head) {

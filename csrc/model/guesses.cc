@@ -29,8 +29,7 @@ std::vector<int32_t> Heads::guesses(const HostTensor& hidden, std::span<const in
         std::min<int64_t>(kMaxTopK, heads.draft_vocab()), ", found ", top_k);
 
   const std::lock_guard lock(impl_->model.impl()->mutex);
-  HeadsWorkspace workspace(backend, kBlockRows, num_heads(), config.hidden_size,
-                           heads.draft_vocab(), top_k);
+  HeadsWorkspace workspace(backend, heads, kBlockRows, num_heads(), top_k);
   TensorStore store(backend);
   const Tensor block = store.add(hidden.dtype, kBlockRows, config.hidden_size);
   const auto* source = static_cast<const char*>(hidden.data);
@@ -38,7 +37,8 @@ std::vector<int32_t> Heads::guesses(const HostTensor& hidden, std::span<const in
   for (int64_t first = 0; first < rows; first += kBlockRows) {
     const Tensor states = block.slice(0, std::min(kBlockRows, rows - first));
     std::memcpy(states.data, source + first * states.row_bytes(), states.bytes());
-    const auto ids = heads.forward(backend, states, num_heads(), workspace);
+    const auto ids =
+        heads.forward(backend, states, roots.subspan(first, states.rows), num_heads(), workspace);
     for (int64_t i = 0; i < num_heads() * states.rows; ++i) {  // (heads, rows) to (rows, heads)
       const int64_t row = first + i % states.rows, head = i / states.rows;
       std::copy_n(ids.begin() + i * top_k, top_k, out.begin() + (row * num_heads() + head) * top_k);

@@ -26,6 +26,7 @@ class Llama {
               Workspace& workspace) const;
 
   const ModelConfig& config() const { return config_; }
+  const Weight& embedding() const { return embedding_; }  // (vocab, hidden)
   const Weight& lm_head() const { return config_.tie_word_embeddings ? embedding_ : lm_head_; }
   size_t weight_bytes() const;
   size_t step_bytes() const;  // without the embedding table, of which a step reads a few rows

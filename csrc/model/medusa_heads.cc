@@ -8,13 +8,14 @@
 
 namespace medusa {
 
-HeadsWorkspace::HeadsWorkspace(Backend& backend, int64_t max_rows, int num_heads, int64_t hidden,
-                               int64_t draft_vocab, int top_k)
+HeadsWorkspace::HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64_t max_rows,
+                               int num_heads, int top_k)
     : store_(backend) {
-  const int64_t rows = num_heads * max_rows;
+  const int64_t rows = num_heads * max_rows, hidden = heads.hidden_size();
+  if (heads.grounded()) grounded_ = store_.add(backend.compute_dtype(), max_rows, 2 * hidden);
   state_ = store_.add(backend.compute_dtype(), rows, hidden);
   next_ = store_.add(backend.compute_dtype(), rows, hidden);
-  logits_ = store_.add(DType::f32, rows, draft_vocab);
+  logits_ = store_.add(DType::f32, rows, heads.draft_vocab());
   values_ = store_.add(DType::f32, rows, top_k);
   ids_ = store_.add(DType::i32, rows, top_k);
 }
@@ -28,7 +29,9 @@ std::vector<float> unpack_rows(Backend& backend, const Weight& weight,
 }
 
 MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source)
-    : lm_head_(&llama.lm_head()), token_map_(source.token_map) {
+    : lm_head_(&llama.lm_head()),
+      embedding_(source.grounded ? &llama.embedding() : nullptr),
+      token_map_(source.token_map) {
   check<ModelFormatError>(!source.residual.empty() && !source.residual[0].empty(),
                           "heads: expected at least one head with one layer, found none");
   check_token_map(llama.config().vocab_size);
@@ -56,7 +59,8 @@ void MedusaHeads::load_residual(Backend& backend, const Heads::Source& source, i
     for (size_t layer = 0; layer < num_layers; ++layer) {
       const Heads::Layer& from = source.residual[head][layer];
       const std::string name = text(head, ".", layer, ".linear");
-      check_shape(from.weight, {hidden, hidden}, name + ".weight");
+      const int64_t input = grounded() && layer == 0 ? 2 * hidden : hidden;
+      check_shape(from.weight, {hidden, input}, name + ".weight");
       if (from.bias) check_shape(*from.bias, {hidden}, name + ".bias");
       WeightSource packed{.parts = {&from.weight}, .name = name.c_str()};
       if (from.bias) packed.biases = {&*from.bias};
@@ -87,10 +91,16 @@ void MedusaHeads::load_projection(Backend& backend, const Llama& llama,
   }
 }
 
-std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden, int num_heads,
+std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden,
+                                              std::span<const int32_t> roots, int num_heads,
                                               HeadsWorkspace& ws) const {
   const int64_t rows = num_heads * hidden.rows;
-  residual_blocks(backend, hidden, num_heads, ws);
+  Tensor input = hidden;
+  if (grounded()) {
+    input = ws.grounded_.slice(0, hidden.rows);
+    ops::append_embedding(backend, input, hidden, *embedding_, roots);
+  }
+  residual_blocks(backend, input, num_heads, ws);
   project(backend, hidden.rows, num_heads, ws);
   const Tensor ids = ws.ids_.slice(0, rows);
   ops::top_k(backend, ws.values_.slice(0, rows), ids, ws.logits_.slice(0, rows));
@@ -101,12 +111,12 @@ std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden, i
   return out;
 }
 
-void MedusaHeads::residual_blocks(Backend& backend, Tensor hidden, int num_heads,
+void MedusaHeads::residual_blocks(Backend& backend, Tensor input, int num_heads,
                                   HeadsWorkspace& ws) const {
-  const int64_t rows = hidden.rows;
+  const int64_t rows = input.rows;
   for (int layer = 0; layer < num_layers(); ++layer) {
     for (int head = 0; head < num_heads; ++head) {
-      const Tensor in = layer == 0 ? hidden : ws.state_.slice(head * rows, rows);
+      const Tensor in = layer == 0 ? input : ws.state_.slice(head * rows, rows);
       ops::linear(backend, ws.next_.slice(head * rows, rows), in, residual_[head][layer],
                   Epilogue::residual_silu);
     }

@@ -11,36 +11,44 @@
 
 namespace medusa {
 
-/// Buffers of one evaluation of the heads, allocated once.
+class MedusaHeads;
+
+/// Buffers of one evaluation of the first `num_heads` heads, allocated once.
 class HeadsWorkspace {
  public:
-  HeadsWorkspace(Backend& backend, int64_t max_rows, int num_heads, int64_t hidden,
-                 int64_t draft_vocab, int top_k);
+  HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64_t max_rows, int num_heads,
+                 int top_k);
 
   size_t bytes() const { return store_.bytes(); }
 
  private:
   friend class MedusaHeads;
   TensorStore store_;
+  Tensor grounded_;      // C (rows, 2 · hidden), grounded heads only
   Tensor state_, next_;  // C (heads · rows, hidden)
   Tensor logits_;        // f32 (heads · rows, draft vocab)
   Tensor values_, ids_;  // f32, i32 (heads · rows, top_k)
 };
 
 /// Medusa heads: L ResBlocks x + silu(W x + b), then a projection to the draft vocabulary
-/// (Medusa, section 2.1.1). V1 owns a projection per head, V2 uses the backbone's lm_head.
+/// (Medusa, section 2.1.1). V1 owns a projection per head, V2 uses the backbone's lm_head. The
+/// first ResBlock of grounded heads sees the root token too, x + silu(W x + U e + b) with its
+/// embedding e: a first step towards Hydra (Ankner et al. 2024), with the tree still cartesian.
 class MedusaHeads {
  public:
   MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source);
 
   /// The best `top_k` tokens of the first `num_heads` heads for every row of `hidden` (C, post
-  /// norm): (heads, rows, top_k) ids, best first, valid until the next call.
-  std::span<const int32_t> forward(Backend& backend, Tensor hidden, int num_heads,
-                                   HeadsWorkspace& workspace) const;
+  /// norm): (heads, rows, top_k) ids, best first, valid until the next call. `roots`: the token
+  /// that follows each row, which grounded heads look at.
+  std::span<const int32_t> forward(Backend& backend, Tensor hidden, std::span<const int32_t> roots,
+                                   int num_heads, HeadsWorkspace& workspace) const;
 
   int num_heads() const { return static_cast<int>(residual_.size()); }
   int num_layers() const { return static_cast<int>(residual_[0].size()); }
   int version() const { return projection_.empty() ? 2 : 1; }
+  bool grounded() const { return embedding_ != nullptr; }
+  int64_t hidden_size() const { return residual_[0][0].out_features; }
   int64_t draft_vocab() const { return draft_vocab_; }
   size_t weight_bytes() const;
 
@@ -48,16 +56,18 @@ class MedusaHeads {
   void check_token_map(int vocab_size) const;
   void load_residual(Backend& backend, const Heads::Source& source, int64_t hidden);
   void load_projection(Backend& backend, const Llama& llama, const Heads::Source& source);
-  void residual_blocks(Backend& backend, Tensor hidden, int num_heads, HeadsWorkspace& ws) const;
+  void residual_blocks(Backend& backend, Tensor input, int num_heads, HeadsWorkspace& ws) const;
   void project(Backend& backend, int64_t rows, int num_heads, HeadsWorkspace& ws) const;
   const Weight& shared_projection() const {
     return trimmed_lm_head_.storage ? trimmed_lm_head_ : *lm_head_;
   }
 
-  std::vector<std::vector<Weight>> residual_;  // [head][layer] (hidden, hidden) and bias
+  std::vector<std::vector<Weight>> residual_;  // [head][layer] (hidden, hidden) and bias; layer 0
+                                               // of grounded heads [W U] (hidden, 2 · hidden)
   std::vector<Weight> projection_;             // V1: [head] (draft vocab, hidden)
   Weight trimmed_lm_head_;                     // V2 with a token map: those rows of the lm_head
   const Weight* lm_head_ = nullptr;            // the backbone's
+  const Weight* embedding_ = nullptr;          // the backbone's, grounded heads only
   std::vector<int32_t> token_map_;             // draft id to token id; empty: identity
   int64_t draft_vocab_ = 0;
 };

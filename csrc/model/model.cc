@@ -85,6 +85,7 @@ Heads Heads::load(const Model& model, const Source& source) {
 int Heads::num_heads() const { return impl_->heads.num_heads(); }
 int Heads::num_layers() const { return impl_->heads.num_layers(); }
 int Heads::version() const { return impl_->heads.version(); }
+bool Heads::grounded() const { return impl_->heads.grounded(); }
 int Heads::draft_vocab_size() const { return static_cast<int>(impl_->heads.draft_vocab()); }
 size_t Heads::weight_bytes() const { return impl_->heads.weight_bytes(); }
 

@@ -16,16 +16,17 @@ double uniform(uint64_t seed, uint32_t index) {
 }  // namespace
 
 HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
-                         const HostTensor& lm_head)
+                         const HostTensor& lm_head, int64_t input)
     : backend_(backend),
       version_(options.version),
       num_heads_(options.num_heads),
       num_layers_(options.num_layers),
+      input_cols_(input),
       hidden_(lm_head.shape[1]),
       vocab_(lm_head.shape[0]),
       padded_vocab_(padded_rows(vocab_)),
       dtype_(backend.compute_dtype()),
-      parameters_(backend, options, hidden_, vocab_) {
+      parameters_(backend, options, input, hidden_, vocab_) {
   const auto buffer = [&](DType dtype, int64_t rows, int64_t cols) {
     return backend_.allocate(static_cast<size_t>(rows * cols) * block_bytes(dtype));
   };
@@ -33,7 +34,7 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
   for (std::vector<Layer>& head : layers_) {
     for (int layer = 0; layer < num_layers_; ++layer) {
       head.push_back(
-          {.forward = backend_.allocate_panels(hidden_, hidden_),
+          {.forward = backend_.allocate_panels(width(layer), hidden_),
            .backward = layer > 0 ? backend_.allocate_panels(hidden_, hidden_) : Panels{}});
     }
   }
@@ -45,8 +46,8 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
     states_.push_back(buffer(dtype_, kMaxRows, hidden_));
     sums_.push_back(buffer(DType::f32, kMaxRows, hidden_));
   }
-  input_ = buffer(dtype_, kMaxRows, hidden_);
-  input_panels_ = backend_.allocate_panels(kMaxRows, hidden_);
+  input_ = buffer(dtype_, kMaxRows, input);
+  input_panels_ = backend_.allocate_panels(kMaxRows, input);
   row_panels_ = backend_.allocate_panels(kMaxRows, hidden_);
   logits_ = buffer(DType::f32, kMaxRows, padded_vocab_);
   logits_grad_ = buffer(dtype_, kMaxRows, padded_vocab_);
@@ -55,7 +56,7 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
   transposed_ =
       buffer(dtype_, version_ == 1 ? std::max(padded_vocab_, hidden_) : hidden_, kMaxRows);
   projection_rows_ = buffer(dtype_, padded_vocab_, hidden_);
-  layer_rows_ = buffer(dtype_, hidden_, hidden_);
+  layer_rows_ = buffer(dtype_, hidden_, input);
   initialise(lm_head, options.seed);
 }
 
@@ -86,12 +87,12 @@ void HeadNetwork::pack_projection(Projection& projection, const float* rows) {
 }
 
 void HeadNetwork::refresh() {
-  const Tensor rows = view(layer_rows_, dtype_, hidden_, hidden_);
   for (int head = 0; head < num_heads_; ++head) {
     for (int i = 0; i < num_layers_; ++i) {
       Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
       float* weight = parameters_.weight(head, i).weights.data();
-      backend_.narrow(rows, {weight, DType::f32, hidden_, hidden_});
+      const Tensor rows = view(layer_rows_, dtype_, hidden_, width(i));
+      backend_.narrow(rows, {weight, DType::f32, hidden_, width(i)});
       backend_.pack_transposed(layer.forward, rows);
       if (i > 0) backend_.pack(layer.backward, rows);
     }
@@ -105,11 +106,12 @@ Tensor HeadNetwork::view(const Buffer& buffer, DType dtype, int64_t rows, int64_
 }
 
 Tensor HeadNetwork::input(int64_t rows) const {
-  return view(input_, dtype_, padded_rows(rows), hidden_);
+  return view(input_, dtype_, padded_rows(rows), input_cols_);
 }
 
 Tensor HeadNetwork::state(int layer, int64_t rows) const {
-  return view(layer == 0 ? input_ : states_[static_cast<size_t>(layer) - 1], dtype_, rows, hidden_);
+  const Buffer& buffer = layer == 0 ? input_ : states_[static_cast<size_t>(layer) - 1];
+  return view(buffer, dtype_, rows, width(layer));
 }
 
 void HeadNetwork::begin_chunk(Tensor x) {
@@ -153,7 +155,7 @@ void HeadNetwork::layer_backward(int head, int i, Tensor x, Tensor dh) {
   const Tensor dz_transposed = view(transposed_, dtype_, hidden_, x.rows);
   backend_.transpose(dz_transposed, dz);
   if (i > 0) backend_.pack(row_panels_, state(i, x.rows));
-  const Tensor grad{parameters_.weight(head, i).gradients.data(), DType::f32, hidden_, hidden_};
+  const Tensor grad{parameters_.weight(head, i).gradients.data(), DType::f32, hidden_, width(i)};
   backend_.gemm(grad, dz_transposed, i > 0 ? row_panels_ : input_panels_, true);
   const Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
   if (i > 0) backend_.gemm(dh, dz, layer.backward, true);

@@ -14,7 +14,9 @@ namespace medusa {
 /// Parameters, narrowed to the compute type C and packed by refresh().
 class HeadNetwork {
  public:
-  HeadNetwork(TrainBackend& backend, const TrainerOptions& options, const HostTensor& lm_head);
+  /// `input`: columns of the rows that heads see; a state, and behind it what grounds it.
+  HeadNetwork(TrainBackend& backend, const TrainerOptions& options, const HostTensor& lm_head,
+              int64_t input);
 
   static constexpr int64_t kMaxRows = 384;  // of a chunk
   static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
@@ -22,7 +24,7 @@ class HeadNetwork {
   Parameters& parameters() { return parameters_; }
   void refresh();
 
-  /// Where the chunk's hidden states go: C (padded_rows(rows), hidden), zero beyond `rows`.
+  /// Where the chunk's rows go: C (padded_rows(rows), input), zero beyond `rows`.
   Tensor input(int64_t rows) const;
   void begin_chunk(Tensor x);
 
@@ -47,26 +49,27 @@ class HeadNetwork {
   void pack_projection(Projection& projection, const float* rows);
   Projection& projection(int head) { return projections_[version_ == 1 ? head : 0]; }
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
-  Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer` >= 1, or the output
+  Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer`, or the output
+  int64_t width(int layer) const { return layer == 0 ? input_cols_ : hidden_; }
   void layer_backward(int head, int layer, Tensor x, Tensor dh);
 
   TrainBackend& backend_;
   int version_, num_heads_, num_layers_;
-  int64_t hidden_, vocab_, padded_vocab_;
+  int64_t input_cols_, hidden_, vocab_, padded_vocab_;
   DType dtype_;
   Parameters parameters_;
   std::vector<std::vector<Layer>> layers_;  // [head][layer]
   std::vector<Projection> projections_;     // one, or [head]
 
   // Workspace of a chunk.
-  Buffer input_;                       // C (rows, hidden)
-  Panels input_panels_;                // B = x (rows, hidden)
+  Buffer input_;                       // C (rows, input)
+  Panels input_panels_;                // B = x (rows, input)
   std::vector<Buffer> states_, sums_;  // [layer] C outputs, f32 biased sums
   Buffer logits_, logits_grad_;        // f32, C (rows, padded vocab)
   Buffer state_grad_, sum_grad_;       // f32, C (rows, hidden)
   Buffer transposed_;                  // C (max(vocab, hidden), rows)
   Buffer projection_rows_;             // C (padded vocab, hidden), zero beyond vocab
-  Buffer layer_rows_;                  // C (hidden, hidden)
+  Buffer layer_rows_;                  // C (hidden, input)
   Panels row_panels_;                  // B = a state (rows, hidden)
 };
 

@@ -21,13 +21,13 @@ std::span<float> with_gap(std::span<float> x) { return {x.data(), (x.size() + 15
 
 }  // namespace
 
-Parameters::Parameters(TrainBackend& backend, const TrainerOptions& options, int64_t hidden,
-                       int64_t vocab)
+Parameters::Parameters(TrainBackend& backend, const TrainerOptions& options, int64_t input,
+                       int64_t hidden, int64_t vocab)
     : layers_(options.num_layers),
       per_head_(2 * static_cast<size_t>(options.num_layers) + (options.version == 1 ? 1 : 0)) {
   for (int head = 0; head < options.num_heads; ++head) {
     for (int layer = 0; layer < layers_; ++layer) {
-      add(text(head, ".", layer, ".linear.weight"), {hidden, hidden});
+      add(text(head, ".", layer, ".linear.weight"), {hidden, layer == 0 ? input : hidden});
       add(text(head, ".", layer, ".linear.bias"), {hidden});
     }
     if (options.version == 1) add(text(head, ".", layers_, ".weight"), {vocab, hidden});

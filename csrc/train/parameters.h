@@ -14,7 +14,9 @@ namespace medusa {
 /// starts at a multiple of 16; the gaps stay zero.
 class Parameters {
  public:
-  Parameters(TrainBackend& backend, const TrainerOptions& options, int64_t hidden, int64_t vocab);
+  /// `input`: columns that the first layer of a head sees.
+  Parameters(TrainBackend& backend, const TrainerOptions& options, int64_t input, int64_t hidden,
+             int64_t vocab);
 
   std::span<const Parameter> all() const { return all_; }
   const Parameter& weight(int head, int layer) const { return all_[index(head, layer)]; }

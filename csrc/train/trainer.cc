@@ -40,18 +40,33 @@ void check_options(const TrainerOptions& o, const HostTensor& lm_head) {
         "lm_head has ", lm_head.bytes, " bytes for its shape");
 }
 
+// f32 or bf16 (N, columns), whole.
+void check_rows(const char* what, const HostTensor& x, int64_t columns) {
+  check(x.shape.size() == 2 && x.shape[1] == columns &&
+            (x.dtype == DType::f32 || x.dtype == DType::bf16),
+        what, " must be f32 or bf16 (N, ", columns, ")");
+  check(x.bytes == static_cast<size_t>(x.shape[0] * columns) * block_bytes(x.dtype), what, " has ",
+        x.bytes, " bytes for its shape");
+}
+
 }  // namespace
 
 struct Trainer::Impl {
-  Impl(const TrainerOptions& o, const HostTensor& lm_head)
+  Impl(const TrainerOptions& o, const HostTensor& lm_head,
+       const std::optional<HostTensor>& the_embedding)
       : options(o),
+        embedding(the_embedding),
         hidden(lm_head.shape[1]),
         vocab(lm_head.shape[0]),
         backend(make_cpu_train_backend(o.compute_type, o.num_threads)),
-        network(*backend, o, lm_head) {}
+        network(*backend, o, lm_head, embedding ? 2 * hidden : hidden) {
+    if (embedding) check_rows("embedding", *embedding, hidden);
+  }
 
   void check_batch(const TrainBatch& batch) const;
-  Tensor gather(const HostTensor& from, std::span<const int64_t> rows);
+  void check_roots(const TrainBatch& batch) const;
+  /// Rows first .. first + rows - 1 of the batch: states, and behind them the roots' embeddings.
+  Tensor gather(const TrainBatch& batch, int64_t first, int64_t rows);
   void copy_row(void* out, const HostTensor& from, int64_t row) const;
   /// Runs `body(x, chunk_rows, first)` on every chunk of the batch.
   template <class Body>
@@ -61,6 +76,7 @@ struct Trainer::Impl {
   std::vector<int64_t> count_targets(const TrainBatch& batch) const;
 
   TrainerOptions options;
+  std::optional<HostTensor> embedding;  // grounded heads
   int64_t hidden, vocab;
   int64_t steps = 0;
   std::shared_ptr<TrainBackend> backend;
@@ -71,11 +87,7 @@ struct Trainer::Impl {
 
 void Trainer::Impl::check_batch(const TrainBatch& b) const {
   const HostTensor& h = b.hidden;
-  check(h.shape.size() == 2 && h.shape[1] == hidden &&
-            (h.dtype == DType::f32 || h.dtype == DType::bf16),
-        "hidden must be f32 or bf16 (N, ", hidden, ")");
-  check(h.bytes == static_cast<size_t>(h.shape[0] * hidden) * block_bytes(h.dtype), "hidden has ",
-        h.bytes, " bytes for its shape");
+  check_rows("hidden", h, hidden);
   check(b.targets.size() == b.rows.size() * static_cast<size_t>(options.num_heads),
         "targets must be (rows, heads) = (", b.rows.size(), ", ", options.num_heads, "), found ",
         b.targets.size(), " elements");
@@ -84,6 +96,17 @@ void Trainer::Impl::check_batch(const TrainBatch& b) const {
   }
   for (int32_t target : b.targets) {
     check(target >= -1 && target < vocab, "target ", target, " is outside [-1, ", vocab, ")");
+  }
+  check_roots(b);
+}
+
+void Trainer::Impl::check_roots(const TrainBatch& b) const {
+  const size_t expected = embedding ? b.rows.size() : 0;
+  check(b.roots.size() == expected, "roots of ", embedding ? "grounded" : "plain",
+        " heads: expected ", expected, ", found ", b.roots.size());
+  for (int32_t root : b.roots) {
+    check(root >= 0 && root < embedding->shape[0], "root ", root, " is outside [0, ",
+          embedding->shape[0], ")");
   }
 }
 
@@ -102,11 +125,14 @@ void Trainer::Impl::copy_row(void* out, const HostTensor& from, int64_t row) con
   }
 }
 
-Tensor Trainer::Impl::gather(const HostTensor& from, std::span<const int64_t> rows) {
-  const Tensor x = network.input(static_cast<int64_t>(rows.size()));
+Tensor Trainer::Impl::gather(const TrainBatch& batch, int64_t first, int64_t rows) {
+  const Tensor x = network.input(rows);
+  const size_t state_bytes = static_cast<size_t>(hidden) * block_bytes(x.dtype);
   std::memset(x.data, 0, x.bytes());
-  for (size_t i = 0; i < rows.size(); ++i) {
-    copy_row(x.row<void>(static_cast<int64_t>(i)), from, rows[i]);
+  for (int64_t i = 0; i < rows; ++i) {
+    const size_t at = static_cast<size_t>(first + i);
+    copy_row(x.row<void>(i), batch.hidden, batch.rows[at]);
+    if (embedding) copy_row(x.row<char>(i) + state_bytes, *embedding, batch.roots[at]);
   }
   return x;
 }
@@ -116,9 +142,7 @@ void Trainer::Impl::for_each_chunk(const TrainBatch& batch, Body body) {
   const int64_t total = static_cast<int64_t>(batch.rows.size());
   for (int64_t first = 0; first < total; first += HeadNetwork::kMaxRows) {
     const int64_t rows = std::min(HeadNetwork::kMaxRows, total - first);
-    body(gather(batch.hidden,
-                batch.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(rows))),
-         rows, first);
+    body(gather(batch, first, rows), rows, first);
   }
 }
 
@@ -141,8 +165,10 @@ std::vector<int64_t> Trainer::Impl::count_targets(const TrainBatch& batch) const
   return counts;
 }
 
-Trainer::Trainer(const TrainerOptions& options, const HostTensor& lm_head)
-    : impl_((check_options(options, lm_head), std::make_unique<Impl>(options, lm_head))) {}
+Trainer::Trainer(const TrainerOptions& options, const HostTensor& lm_head,
+                 const std::optional<HostTensor>& embedding)
+    : impl_(
+          (check_options(options, lm_head), std::make_unique<Impl>(options, lm_head, embedding))) {}
 Trainer::~Trainer() = default;
 Trainer::Trainer(Trainer&&) noexcept = default;
 

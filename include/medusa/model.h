@@ -61,23 +61,26 @@ class Model {
   std::shared_ptr<Impl> impl_;
 };
 
-/// Medusa heads on a Model. V1: a projection per head; V2: the backbone's lm_head.
+/// Medusa heads on a Model. V1: a projection per head; V2: the backbone's lm_head. Grounded heads
+/// look at the root token's embedding beside the state.
 class Heads {
  public:
   struct Layer {
-    HostTensor weight;               // (hidden, hidden)
+    HostTensor weight;               // (hidden, hidden); layer 0, grounded: (hidden, 2 · hidden)
     std::optional<HostTensor> bias;  // (hidden)
   };
   struct Source {
     std::vector<std::vector<Layer>> residual;  // [head][layer]
     std::vector<HostTensor> projection;        // V1: per head (draft_vocab, hidden); V2: empty
     std::vector<int32_t> token_map;            // draft id to token id; empty: identity
+    bool grounded = false;
   };
   static Heads load(const Model& model, const Source& source);
 
   int num_heads() const;
   int num_layers() const;
   int version() const;  // 1 or 2
+  bool grounded() const;
   int draft_vocab_size() const;
   size_t weight_bytes() const;
 

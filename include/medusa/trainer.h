@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,11 +35,12 @@ struct TrainerOptions {
 
 /// Rows to learn from: rows[i] of `hidden` (N, hidden_size), f32 or bf16, the backbone's last state
 /// after the final norm at some position t. targets (rows, heads): the draft id of the token at
-/// t + 2 + k for head k, or -1 where there is none.
+/// t + 2 + k for head k, or -1 where there is none. roots, of grounded heads: the token at t + 1.
 struct TrainBatch {
   HostTensor hidden;
   std::span<const int64_t> rows;
   std::span<const int32_t> targets;
+  std::span<const int32_t> roots = {};
 };
 
 /// Of one batch, before its update.
@@ -66,14 +68,17 @@ struct Parameter {
 class Trainer {
  public:
   /// `lm_head` (draft_vocab, hidden_size) f32: the backbone's rows that the heads may predict,
-  /// where V1 heads start and V2 heads stay. Copied. Throws InvalidArgument for options out of
+  /// where V1 heads start and V2 heads stay. Copied. `embedding` (vocab, hidden_size) f32 or bf16,
+  /// the backbone's: heads are grounded, their first ResBlock sees the root's row of it beside the
+  /// state. Viewed, so it must outlive the trainer. Throws InvalidArgument for options out of
   /// range.
-  Trainer(const TrainerOptions& options, const HostTensor& lm_head);
+  Trainer(const TrainerOptions& options, const HostTensor& lm_head,
+          const std::optional<HostTensor>& embedding = std::nullopt);
   ~Trainer();
   Trainer(Trainer&&) noexcept;
 
-  /// Loss and gradients of one batch, without an update. Throws InvalidArgument for rows or targets
-  /// out of range, and when no target is present.
+  /// Loss and gradients of one batch, without an update. Throws InvalidArgument for rows, targets
+  /// or roots out of range, and when no target is present.
   StepReport backward(const TrainBatch& batch);
   /// backward(), clipping and AdamW. Throws Error, naming the step and changing nothing, when the
   /// loss or the gradient is not finite.

@@ -61,6 +61,7 @@ class Heads:
         residual: list[list[tuple[_Tensor, _Tensor | None]]],
         projection: list[_Tensor] = ...,
         token_map: Sequence[int] = ...,
+        grounded: bool = False,
     ) -> Heads: ...
     def guesses(
         self, hidden: _Tensor, roots: Sequence[int], top_k: int
@@ -71,6 +72,8 @@ class Heads:
     def num_layers(self) -> int: ...
     @property
     def version(self) -> int: ...
+    @property
+    def grounded(self) -> bool: ...
     @property
     def draft_vocab_size(self) -> int: ...
     @property
@@ -278,6 +281,7 @@ class Trainer:
     def __init__(
         self,
         lm_head: npt.NDArray[np.float32],
+        embedding: npt.NDArray[Any] | None = None,
         *,
         version: int = 2,
         num_heads: int = 4,
@@ -300,18 +304,21 @@ class Trainer:
         hidden: npt.NDArray[Any],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.int32],
+        roots: npt.NDArray[np.int32] | None = None,
     ) -> StepReport: ...
     def step(
         self,
         hidden: npt.NDArray[Any],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.int32],
+        roots: npt.NDArray[np.int32] | None = None,
     ) -> StepReport: ...
     def evaluate(
         self,
         hidden: npt.NDArray[Any],
         rows: npt.NDArray[np.int64],
         targets: npt.NDArray[np.int32],
+        roots: npt.NDArray[np.int32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]: ...
     def weights(self) -> dict[str, npt.NDArray[np.float32]]: ...
     def gradients(self) -> dict[str, npt.NDArray[np.float32]]: ...

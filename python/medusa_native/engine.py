@@ -110,6 +110,7 @@ def describe_heads(heads: _core.Heads) -> dict[str, Any]:
         "version": heads.version,
         "num_heads": heads.num_heads,
         "num_layers": heads.num_layers,
+        "grounded": heads.grounded,
         "draft_vocab_size": heads.draft_vocab_size,
     }
 
@@ -196,7 +197,7 @@ def pack_heads(model: _core.Model, heads: HeadsCheckpoint) -> _core.Heads:
     ]
     projection = [as_core(tensor) for tensor in heads.projection or ()]
     token_map = [] if heads.token_map is None else heads.token_map.tolist()
-    return _core.Heads.load(model, residual, projection, token_map)
+    return _core.Heads.load(model, residual, projection, token_map, heads.grounded)
 
 
 def as_core(tensor: HostTensor) -> tuple[npt.NDArray[np.uint8], str, tuple[int, ...]]:

@@ -35,6 +35,7 @@ struct Case {
   ComputeType compute;
   bool projection;
   bool greedy;
+  bool grounded = false;
 };
 
 class Losslessness : public ::testing::TestWithParam<Case> {};
@@ -42,7 +43,7 @@ class Losslessness : public ::testing::TestWithParam<Case> {};
 TEST_P(Losslessness, medusa_equals_plain_for_any_tree_and_batch) {
   TinyModel tiny(7, GetParam().compute);
   const Model model = tiny.load();
-  const Heads heads = tiny.random_heads(model, 4, GetParam().projection);
+  const Heads heads = tiny.random_heads(model, 4, GetParam().projection, GetParam().grounded);
   std::mt19937 random(3);
   std::vector<std::vector<int32_t>> prompts;
   for (const int size : {1, 5, 63, 64, 65, 130})
@@ -67,6 +68,8 @@ INSTANTIATE_TEST_SUITE_P(all, Losslessness,
                          ::testing::Values(Case{ComputeType::bfloat16, false, true},
                                            Case{ComputeType::bfloat16, true, false},
                                            Case{ComputeType::float32, false, false},
+                                           Case{ComputeType::bfloat16, false, false, true},
+                                           Case{ComputeType::float32, true, true, true},
                                            Case{ComputeType::float32, true, true}));
 
 TEST(Engine, trees_may_change_between_steps) {
@@ -232,10 +235,12 @@ SamplingParams everything(int seed) {
   return params;
 }
 
-TEST(Engine, allocates_nothing_in_a_step_after_warm_up) {
+class Allocations : public ::testing::TestWithParam<bool> {};
+
+TEST_P(Allocations, none_in_a_step_after_warm_up) {
   TinyModel tiny;
   const Model model = tiny.load();
-  const Heads heads = tiny.random_heads(model, 4);
+  const Heads heads = tiny.random_heads(model, 4, false, GetParam());
   Engine engine(model, heads, Tree::stock("mc_sim_7b_63"), {.max_num_seqs = 3});
   std::mt19937 random(1);
   const auto fill = [&] {
@@ -251,6 +256,28 @@ TEST(Engine, allocates_nothing_in_a_step_after_warm_up) {
   const int64_t before = testing::allocations();
   for (int i = 0; i < 10; ++i) engine.step();
   EXPECT_EQ(testing::allocations(), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(heads, Allocations, ::testing::Bool());
+
+// The head names the successor of the root that it sees, so it is always right only if that is the
+// root of its own sequence.
+TEST(Engine, grounded_heads_see_the_root_of_their_own_sequence) {
+  Clockwork clockwork(1);
+  const Model model = clockwork.tiny.load();
+  Heads::Source source{.residual = {}, .projection = {}, .token_map = {}, .grounded = true};
+  std::vector<float> weight(64 * 128), projection = clockwork.successors(1);
+  for (int i = 0; i < 64; ++i) weight[i * 128 + 64 + i] = 100;  // silu(100 e) = 100 relu(e)
+  source.residual.push_back({{{weight.data(), weight.size() * 4, DType::f32, {64, 128}}, {}}});
+  source.projection.push_back(clockwork.as_tensor(projection));
+  const Heads heads = Heads::load(model, source);
+  Engine engine(model, heads, Tree::chain(1), {.max_num_seqs = 4});
+  SamplingParams params;
+  params.max_tokens = 41;
+  std::vector<int64_t> ids;
+  for (int i = 0; i < 4; ++i) ids.push_back(engine.submit(std::vector<int32_t>{20 * i}, params));
+  run(engine);
+  for (const int64_t id : ids) EXPECT_EQ(engine.metrics(id).num_steps, 20);  // two tokens a step
 }
 
 TEST(Engine, cancelled_requests_leave_the_others_as_they_are) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "medusa/error.h"
 #include "model/model_impl.h"
@@ -14,11 +15,11 @@ namespace {
 constexpr int kHeads = 3, kTopK = 5;
 
 std::vector<int32_t> guesses(const Model& model, const Heads& heads, std::vector<float> hidden,
-                             int top_k) {
+                             int top_k, std::vector<int32_t> roots = {1, 2}) {
   Backend& backend = *model.impl()->backend;
-  HeadsWorkspace workspace(backend, 2, kHeads, 64, heads.draft_vocab_size(), top_k);
+  HeadsWorkspace workspace(backend, heads.impl()->heads, 2, kHeads, top_k);
   const Tensor rows{hidden.data(), DType::f32, 2, 64};
-  const auto ids = heads.impl()->heads.forward(backend, rows, kHeads, workspace);
+  const auto ids = heads.impl()->heads.forward(backend, rows, roots, kHeads, workspace);
   return {ids.begin(), ids.end()};
 }
 
@@ -86,6 +87,57 @@ TEST(MedusaHeads, v1_with_the_lm_head_as_projection_is_v2) {
   EXPECT_EQ(guesses(f.model, v1, f.hidden, kTopK), v2);
 }
 
+// Oracle in double: rows x + silu(W x + U e + b), then the tied lm_head.
+TEST(MedusaHeads, grounded_heads_see_the_embedding_of_the_root) {
+  Fixture f;
+  f.source.grounded = true;
+  for (auto& head : f.source.residual) head[0].weight = f.tiny.random({64, 128}, 0.3f);
+  const Heads heads = Heads::load(f.model, f.source);
+  EXPECT_TRUE(heads.grounded());
+  const std::vector<int32_t> roots = {70, 3};
+  const auto found = guesses(f.model, heads, f.hidden, kTopK, roots);
+  const auto* table =
+      static_cast<const float*>(f.tiny.tensors().at("model.embed_tokens.weight").data);
+  for (int head = 0; head < kHeads; ++head) {
+    const auto* weight = static_cast<const float*>(f.source.residual[head][0].weight.data);
+    const auto* bias = static_cast<const float*>(f.source.residual[head][0].bias->data);
+    for (int row = 0; row < 2; ++row) {
+      std::vector<double> state(64), logits(101);
+      for (int n = 0; n < 64; ++n) {
+        double z = bias[n];
+        for (int k = 0; k < 64; ++k) {
+          z += weight[n * 128 + k] * f.hidden[row * 64 + k];
+          z += weight[n * 128 + 64 + k] * table[roots[row] * 64 + k];
+        }
+        state[n] = f.hidden[row * 64 + n] + z / (1 + std::exp(-z));
+      }
+      for (int id = 0; id < 101; ++id) {
+        for (int k = 0; k < 64; ++k) logits[id] += table[id * 64 + k] * state[k];
+      }
+      for (int rank = 0; rank < kTopK; ++rank) {
+        const auto best = std::max_element(logits.begin(), logits.end());
+        EXPECT_EQ(found[(head * 2 + row) * kTopK + rank], best - logits.begin());
+        *best = -1e9;
+      }
+    }
+  }
+}
+
+TEST(MedusaHeads, a_grounded_row_is_the_same_alone_and_among_others) {
+  Fixture f;
+  const Heads heads = f.tiny.random_heads(f.model, kHeads, false, true);
+  const auto both = guesses(f.model, heads, f.hidden, kTopK, {70, 3});
+  const auto other = guesses(f.model, heads, f.hidden, kTopK, {70, 4});
+  for (int head = 0; head < kHeads; ++head) {
+    const auto row = [&](const std::vector<int32_t>& ids, int r) {
+      const auto first = ids.begin() + (head * 2 + r) * kTopK;
+      return std::vector<int32_t>(first, first + kTopK);
+    };
+    EXPECT_EQ(row(both, 0), row(other, 0));
+    EXPECT_NE(row(both, 1), row(other, 1));
+  }
+}
+
 TEST(MedusaHeads, refuses_heads_of_another_model) {
   Fixture f;
   const Heads::Source good = f.source;
@@ -101,6 +153,13 @@ TEST(MedusaHeads, refuses_heads_of_another_model) {
   f.source.token_map = {1, 1};
   EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
   f.source.token_map = {101};
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  f.source = good;
+  f.source.grounded = true;
+  EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
+  for (auto& head : f.source.residual) head[0].weight = f.tiny.random({64, 128}, 0.3f);
+  EXPECT_NO_THROW(Heads::load(f.model, f.source));
+  f.source.grounded = false;
   EXPECT_THROW(Heads::load(f.model, f.source), ModelFormatError);
 }
 

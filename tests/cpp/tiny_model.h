@@ -35,11 +35,13 @@ class TinyModel {
   Model load() const { return Model::load(config_, tensors_, options_); }
 
   /// Random heads: V2, or V1 when `projection`.
-  Heads random_heads(const Model& model, int num_heads, bool projection = false) {
+  Heads random_heads(const Model& model, int num_heads, bool projection = false,
+                     bool grounded = false) {
     Heads::Source source;
+    source.grounded = grounded;
     const int64_t d = config_.hidden_size;
     for (int head = 0; head < num_heads; ++head) {
-      source.residual.push_back({{random({d, d}, 0.3f), random({d}, 0.1f)}});
+      source.residual.push_back({{random({d, grounded ? 2 * d : d}, 0.3f), random({d}, 0.1f)}});
       if (projection) source.projection.push_back(random({config_.vocab_size, d}, 0.3f));
     }
     return Heads::load(model, source);

@@ -21,6 +21,12 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def grounded_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three more, which see the root."""
+    return save_heads(tmp_path_factory.mktemp("heads"), grounded=True)
+
+
+@pytest.fixture(scope="session")
 def plain(model: Path) -> Decoder:
     return Decoder(model)
 
@@ -28,3 +34,8 @@ def plain(model: Path) -> Decoder:
 @pytest.fixture(scope="session")
 def medusa(model: Path, heads: Path) -> Decoder:
     return Decoder(model, heads)
+
+
+@pytest.fixture(scope="session")
+def grounded(model: Path, grounded_heads: Path) -> Decoder:
+    return Decoder(model, grounded_heads)

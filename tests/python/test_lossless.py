@@ -28,19 +28,22 @@ def tokens(decoder: Decoder, prompts: list[str], **params: object) -> list[list[
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("grounded", [False, True])
 def test_random_heads(
-    model: Path, tmp_path: Path, version: int, dtype: str, params: dict[str, object]
+    model: Path, tmp_path: Path, grounded: bool, version: int, dtype: str, params: dict[str, object]
 ) -> None:
-    heads = save_heads(tmp_path, version=version, num_heads=4)
+    heads = save_heads(tmp_path, version=version, num_heads=4, grounded=grounded)
     expected = tokens(Decoder(model, dtype=dtype), PROMPTS, **params)
     assert tokens(Decoder(model, heads, dtype=dtype), PROMPTS, **params) == expected
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("kind", ["medusa", "grounded"])
 def test_company_does_not_matter(
-    plain: Decoder, medusa: Decoder, params: dict[str, object]
+    plain: Decoder, kind: str, params: dict[str, object], request: pytest.FixtureRequest
 ) -> None:
     """Alone, or eight at once in any order."""
+    medusa: Decoder = request.getfixturevalue(kind)
     alone = [tokens(plain, [prompt], **params)[0] for prompt in PROMPTS]
     order = list(range(len(PROMPTS)))
     random.Random(5).shuffle(order)
@@ -72,11 +75,17 @@ def trees(draw: st.DrawFn) -> list[list[int]]:
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(tree=trees(), temperature=st.sampled_from([0.0, 0.8]))
+@given(tree=trees(), temperature=st.sampled_from([0.0, 0.8]), grounded=st.booleans())
 def test_any_tree(
-    plain: Decoder, model: Path, heads: Path, tree: list[list[int]], temperature: float
+    plain: Decoder,
+    model: Path,
+    heads: Path,
+    grounded_heads: Path,
+    tree: list[list[int]],
+    temperature: float,
+    grounded: bool,
 ) -> None:
-    config = {"model": heads, "medusa_choices": tree}
+    config = {"model": grounded_heads if grounded else heads, "medusa_choices": tree}
     params = {**SAMPLED, "temperature": temperature}
     decoder = Decoder(model, speculative_config=config)
     assert tokens(decoder, PROMPTS[:3], **params) == tokens(plain, PROMPTS[:3], **params)

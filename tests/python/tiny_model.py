@@ -109,27 +109,32 @@ def save_heads(
     *,
     num_heads: int = 3,
     version: int = 1,
+    grounded: bool = False,
     seed: int = 1,
     tensors: dict[str, Array] | None = None,
     **config: Any,
 ) -> Path:
     """Write Medusa heads of random weights, or of `tensors`."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        tensors or random_heads(num_heads, version, seed), folder / "medusa_lm_head.safetensors"
-    )
+    tensors = tensors or random_heads(num_heads, version, seed, grounded)
+    save_file(tensors, folder / "medusa_lm_head.safetensors")
     settings = {"medusa_num_heads": num_heads, "medusa_num_layers": 1, **config}
+    if grounded:
+        settings["medusa_grounded"] = True
     (folder / "config.json").write_text(json.dumps(settings))
     return folder
 
 
-def random_heads(num_heads: int, version: int, seed: int) -> dict[str, Array]:
+def random_heads(
+    num_heads: int, version: int, seed: int, grounded: bool = False
+) -> dict[str, Array]:
     """Return heads that know nothing."""
     rng = np.random.default_rng(seed)
     hidden, vocab = CONFIG["hidden_size"], CONFIG["vocab_size"]
     tensors = {}
     for head in range(num_heads):
-        tensors[f"{head}.0.linear.weight"] = rng.standard_normal((hidden, hidden)) / hidden**0.5
+        columns = 2 * hidden if grounded else hidden
+        tensors[f"{head}.0.linear.weight"] = rng.standard_normal((hidden, columns)) / hidden**0.5
         tensors[f"{head}.0.linear.bias"] = rng.standard_normal(hidden)
         if version == 1:
             tensors[f"{head}.1.weight"] = rng.standard_normal((vocab, hidden))

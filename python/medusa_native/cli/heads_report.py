@@ -33,6 +33,7 @@ def heads_facts(heads: HeadsCheckpoint) -> dict[str, Any]:
         "version": heads.version,
         "num_heads": heads.num_heads,
         "num_layers": heads.num_layers,
+        "grounded": heads.grounded,
         "hidden_size": heads.hidden_size,
         "vocab_size": heads.vocab_size,
         "draft_vocab_size": None if heads.token_map is None else len(heads.token_map),

@@ -24,6 +24,9 @@ def train(
     version: Annotated[
         int, typer.Option(help="1: a projection for each head; 2: the model's lm_head.")
     ] = 2,
+    grounded: Annotated[
+        bool, typer.Option("--grounded", help="Heads see the token after the accepted ones, too.")
+    ] = False,
     draft_vocab: Annotated[
         int, typer.Option(help="Guess only the most frequent tokens; 0: all.")
     ] = 8192,
@@ -56,6 +59,7 @@ def train(
         num_heads=num_heads,
         num_layers=num_layers,
         version=version,
+        grounded=grounded,
         draft_vocab=draft_vocab or None,
         epochs=epochs,
         batch_size=batch_size,

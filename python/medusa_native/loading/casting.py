@@ -17,10 +17,15 @@ PLAIN_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 def to_bf16(array: npt.NDArray[np.float32]) -> HostTensor:
     """Round finite numbers to the nearest bfloat16, ties to even."""
+    return HostTensor(bf16_bits(array).reshape(-1).view(np.uint8), "BF16", array.shape)
+
+
+def bf16_bits(array: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Return the bits of the nearest bfloat16, ties to even, of finite numbers."""
     bits = np.ascontiguousarray(array).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    stored = rounded.astype(np.uint16)
-    return HostTensor(stored.reshape(-1).view(np.uint8), "BF16", array.shape)
+    stored: npt.NDArray[np.uint16] = rounded.astype(np.uint16)
+    return stored
 
 
 def cast(name: str, tensor: HostTensor, dtype: str) -> HostTensor:

@@ -19,6 +19,7 @@ from medusa_native.loading.float8 import widen_heads
 from medusa_native.loading.heads_files import HUB_FILES, HeadsFiles, read_heads_files
 from medusa_native.loading.heads_notes import Notes, compare, compare_vocabulary
 from medusa_native.loading.heads_tensors import HeadTensors, Key, sort_tensors
+from medusa_native.loading.heads_writer import GROUNDED
 from medusa_native.loading.hub import resolve
 from medusa_native.loading.tensors import (
     HostTensor,
@@ -45,7 +46,8 @@ class HeadsCheckpoint:
     Attributes
     ----------
     residual
-        [head][layer] -> weight (hidden, hidden) and bias (hidden) or None.
+        [head][layer] -> weight (hidden, hidden) and bias (hidden) or None. Layer 0 of grounded
+        heads: (hidden, 2 · hidden), for the state and the root's embedding behind it.
     projection
         [head] -> weight (draft_vocab, hidden); None for V2 heads, which use the backbone's lm_head.
     token_map
@@ -85,6 +87,12 @@ class HeadsCheckpoint:
     def version(self) -> int:
         """1: heads have their own projections; 2: they use the backbone's."""
         return 2 if self.projection is None else 1
+
+    @property
+    def grounded(self) -> bool:
+        """Whether heads see the root's embedding beside the state."""
+        rows, columns = self.residual[0][0][0].shape
+        return columns == 2 * rows
 
     @property
     def hidden_size(self) -> int:
@@ -140,7 +148,7 @@ def _checked(
 ) -> HeadsCheckpoint:
     hidden = hidden or (heads.tensors["weight", 0, 0].shape or (0,))[0]
     vocab = vocab or _vocab_size(files, heads)
-    residual = _residual(heads, hidden)
+    residual = _residual(heads, hidden, grounded=_grounded(files, heads))
     token_map = _token_map(heads, vocab or _MAX_VOCAB)
     projection = _projection(heads, vocab, hidden, token_map, notes)
     _require_finite(heads)
@@ -171,9 +179,29 @@ def _vocab_size(files: HeadsFiles, heads: HeadTensors) -> int | None:
     return known if known and known <= rows <= known + _MAX_PADDING else rows
 
 
-def _residual(heads: HeadTensors, hidden: int) -> list[list[Layer]]:
+def _grounded(files: HeadsFiles, heads: HeadTensors) -> bool:
+    """Whether the heads are grounded: config.json and the first layer's shape must agree."""
+    stated = files.config.get(GROUNDED, False)
+    if not isinstance(stated, bool):
+        raise ModelFormatError(
+            f"{files.path}: {GROUNDED!r} of config.json must be true or false, found {stated!r:.60}"
+        )
+    key = ("weight", 0, 0)
+    shape = heads.tensors[key].shape
+    wide = len(shape) == 2 and shape[1] == 2 * shape[0]
+    if stated != wide:
+        raise ModelFormatError(
+            f"{heads.file(key)}: tensor {heads.names[key]!r} of shape {shape} belongs to "
+            f"{'grounded' if wide else 'plain'} heads; {GROUNDED!r} of config.json must be "
+            f"{str(wide).lower()}, found {str(stated).lower()}"
+        )
+    return wide
+
+
+def _residual(heads: HeadTensors, hidden: int, *, grounded: bool) -> list[list[Layer]]:
     for key, weight in heads.role("weight").items():
-        _check(heads, key, weight, (hidden, hidden))
+        wide = grounded and key[2] == 0
+        _check(heads, key, weight, (hidden, 2 * hidden if wide else hidden))
     for key, bias in heads.role("bias").items():
         _check(heads, key, bias, (hidden,))
     tensors = heads.tensors

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medusa_native.loading.heads import HeadsCheckpoint
 
 HEADS_FILE = "medusa_lm_head.safetensors"
+GROUNDED = "medusa_grounded"  # key of config.json; our own, other readers refuse the shapes
 
 
 def save_heads(
@@ -61,7 +62,8 @@ def medusa_config(heads: HeadsCheckpoint, config: Mapping[str, Any]) -> dict[str
     """Return config.json of these heads, with further keys."""
     counts = {"medusa_num_heads": heads.num_heads, "medusa_num_layers": heads.num_layers}
     version = {"version": "2"} if heads.version == 2 else {}
-    return {**config, **counts, **version}
+    grounded = {GROUNDED: True} if heads.grounded else {}
+    return {**config, **counts, **version, **grounded}
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -61,14 +61,24 @@ class Dataset:
         first = self.first_row
         return np.concatenate([np.arange(first[i], first[i + 1]) for i in answers])
 
+    @cached_property
+    def _answer_of_row(self) -> npt.NDArray[np.int64]:
+        return np.repeat(np.arange(len(self.answers)), self.num_rows)
+
+    @cached_property
+    def _root_of_row(self) -> npt.NDArray[np.int64]:
+        return np.arange(self.first_row[-1]) + self._answer_of_row  # a token more than rows each
+
+    def roots(self) -> npt.NDArray[np.int32]:
+        """Token id of each row's root."""
+        return self._tokens[self._root_of_row]
+
     def targets(self, num_heads: int) -> npt.NDArray[np.int32]:
         """Token ids (rows, num_heads) that the heads should name; `NO_TARGET` past the end."""
-        answer_of_row = np.repeat(np.arange(len(self.answers)), self.num_rows)
-        root = np.arange(self.first_row[-1]) + answer_of_row  # an answer has a token more than rows
-        end = (self.first_row[1:] + np.arange(1, len(self.answers) + 1))[answer_of_row]
-        out = np.full((len(root), num_heads), NO_TARGET, dtype=np.int32)
+        end = (self.first_row[1:] + np.arange(1, len(self.answers) + 1))[self._answer_of_row]
+        out = np.full((len(end), num_heads), NO_TARGET, dtype=np.int32)
         for k in range(num_heads):
-            at = root + 1 + k
+            at = self._root_of_row + 1 + k
             exists = at < end
             out[exists, k] = self._tokens[at[exists]]
         return out

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medusa_native.loading import HeadsCheckpoint, HostTensor
-from medusa_native.loading.casting import to_bf16
+from medusa_native.loading.casting import bf16_bits, to_bf16
 from medusa_native.loading.heads import Layer
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from medusa_native.loading import Checkpoint
     from medusa_native.training.settings import TrainSettings
 
+_ROWS_AT_ONCE = 4096
+
 
 def draft_rows(
     backbone: Checkpoint, token_map: npt.NDArray[np.int32] | None
@@ -24,11 +26,29 @@ def draft_rows(
     """Return the backbone's lm_head rows that heads may name, float32 (draft vocabulary, hidden)."""
     tensors = backbone.tensors
     matrix = tensors.get("lm_head.weight") or tensors["model.embed_tokens.weight"]
-    if token_map is None:
-        return matrix.to_float32()
-    stored = matrix.data.reshape(matrix.shape[0], -1)[token_map]
-    rows = HostTensor(stored.reshape(-1), matrix.dtype, (len(token_map), matrix.shape[1]))
-    return rows.to_float32()
+    return (matrix if token_map is None else _select(matrix, token_map)).to_float32()
+
+
+def embedding_table(backbone: Checkpoint, dtype: str) -> npt.NDArray[Any]:
+    """Return the token embeddings, (vocabulary, hidden), in the compute type `dtype`.
+
+    bfloat16 comes as uint16, converted some rows at a time; a table that is stored so is viewed.
+    """
+    stored = backbone.tensors["model.embed_tokens.weight"]
+    if dtype == "float32":
+        return stored.to_float32()
+    if stored.dtype == "BF16":
+        return stored.data.view(np.uint16).reshape(stored.shape)
+    out = np.empty(stored.shape, np.uint16)
+    for first in range(0, len(out), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        out[rows] = bf16_bits(_select(stored, rows).to_float32())
+    return out
+
+
+def _select(matrix: HostTensor, rows: slice | npt.NDArray[np.int32]) -> HostTensor:
+    stored = matrix.data.reshape(matrix.shape[0], -1)[rows]
+    return HostTensor(stored.reshape(-1), matrix.dtype, (len(stored), matrix.shape[1]))
 
 
 def heads_of(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from medusa_native import _core
-from medusa_native.checks import check_integer
+from medusa_native.checks import check_flag, check_integer
 from medusa_native.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -42,9 +42,11 @@ class TrainSettings:
     max_model_len: int | None
     seed: int
     dtype: str
+    grounded: bool
 
     def check(self) -> None:
         """Raise InvalidArgument for what the native trainer would not see, or only late."""
+        check_flag("train", "grounded", self.grounded)
         check_integer("train", "num_heads", self.num_heads, 1, 32)
         check_integer("train", "num_layers", self.num_layers, 1, 32)
         check_integer("train", "version", self.version, 1, 2)
@@ -66,11 +68,24 @@ class TrainSettings:
             raise InvalidArgument(f"train: dtype: bfloat16 or float32, found {self.dtype!r}")
 
     def make_trainer(
-        self, lm_head: npt.NDArray[np.float32], total_steps: int, num_threads: int
+        self,
+        lm_head: npt.NDArray[np.float32],
+        embedding: npt.NDArray[Any] | None,
+        total_steps: int,
+        num_threads: int,
     ) -> _core.Trainer:
-        """Start the native trainer on `lm_head`, float32 (draft vocabulary, hidden)."""
+        """Start the native trainer.
+
+        Parameters
+        ----------
+        lm_head
+            float32 (draft vocabulary, hidden).
+        embedding
+            (vocabulary, hidden), for grounded heads: float32, or uint16 holding bfloat16.
+        """
         return _core.Trainer(
             lm_head,
+            embedding,
             version=self.version,
             num_heads=self.num_heads,
             num_layers=self.num_layers,

@@ -16,7 +16,7 @@ from medusa_native.loading import load_checkpoint as load_backbone
 from medusa_native.loading import save_heads
 from medusa_native.training import dataset as rows
 from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from medusa_native.training.export import draft_rows, heads_of
+from medusa_native.training.export import draft_rows, embedding_table, heads_of
 from medusa_native.training.hidden import hidden_states
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers, writing
@@ -64,6 +64,7 @@ def train(
     num_heads: int = 4,
     num_layers: int = 1,
     version: int = 2,
+    grounded: bool = False,
     draft_vocab: int | None = 8192,
     epochs: int = 4,
     batch_size: int = 1024,
@@ -104,6 +105,9 @@ def train(
         Heads, and residual blocks of each.
     version
         1: a projection of its own for every head; 2: the backbone's lm_head, frozen.
+    grounded
+        The first residual block of every head also sees the embedding of the root, the token that
+        is known to come next: ``x + silu(W x + U e + b)``. Other programs cannot read such heads.
     draft_vocab
         Only the so many most frequent tokens of the data can be guessed; None: all.
     epochs, batch_size, learning_rate, weight_decay, max_grad_norm, warmup_ratio, head_decay, seed
@@ -141,7 +145,7 @@ def train(
     settings = TrainSettings(
         num_heads, num_layers, version, draft_vocab, epochs, batch_size, learning_rate,
         weight_decay, max_grad_norm, warmup_ratio, head_decay, validation_fraction,
-        max_tree_nodes, max_model_len, seed, dtype,
+        max_tree_nodes, max_model_len, seed, dtype, grounded,
     )  # fmt: skip
     settings.check()
     folder = Path(output)
@@ -204,6 +208,7 @@ class _Run:
             model, self._dataset, cache, self._hidden_key, progress=self._shown
         )
         tokens = self._dataset.targets(self._settings.num_heads)
+        self._roots = self._dataset.roots() if self._settings.grounded else None
         self._targets = rows.to_draft_ids(tokens, self.token_map, self._vocab)
         learn = self._dataset.rows_of(self._learn)
         self._rows = learn[(self._targets[learn] >= 0).any(axis=1)]
@@ -211,12 +216,20 @@ class _Run:
         self._steps_per_epoch = -(-len(self._rows) // self._settings.batch_size)
         self._total = self._steps_per_epoch * self._settings.epochs
         lm_head = draft_rows(self._backbone, self.token_map)
-        self.trainer = self._settings.make_trainer(lm_head, self._total, self._threads)
+        embedding = None
+        if self._settings.grounded:
+            embedding = embedding_table(self._backbone, self._settings.dtype)
+        self.trainer = self._settings.make_trainer(lm_head, embedding, self._total, self._threads)
 
     def _validation_set(self, tokens: npt.NDArray[np.int32]) -> ValidationSet:
         kept = self._dataset.rows_of(self._keep)
         first = np.concatenate([[0], np.cumsum(self._dataset.num_rows[self._keep])])
-        return ValidationSet(kept, first.tolist(), self._targets[kept], tokens[kept] >= 0)
+        return ValidationSet(
+            kept, first.tolist(), self._targets[kept], tokens[kept] >= 0, self._roots_of(kept)
+        )
+
+    def _roots_of(self, batch: npt.NDArray[np.int64]) -> npt.NDArray[np.int32] | None:
+        return None if self._roots is None else self._roots[batch]
 
     def fit(self, checkpoint: Path, every: float) -> Validation:
         """Run all steps that are left; return what the last validation found."""
@@ -251,7 +264,7 @@ class _Run:
 
     def _step(self, batch: npt.NDArray[np.int64], meter: Meter) -> None:
         start = time.monotonic()
-        report = self.trainer.step(self._hidden, batch, self._targets[batch])
+        report = self.trainer.step(self._hidden, batch, self._targets[batch], self._roots_of(batch))
         seconds = time.monotonic() - start
         self._state.step = report.step
         self._state.seconds += seconds

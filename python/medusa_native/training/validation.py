@@ -31,12 +31,15 @@ class ValidationSet:
         Draft ids (rows, heads), -1 where the heads cannot name the token or none follows.
     exists
         bool (rows, heads): a token follows, whether or not the heads can name it.
+    roots
+        Token id of each row's root, for grounded heads; else None.
     """
 
     rows: npt.NDArray[np.int64]
     first_row: list[int]
     targets: npt.NDArray[np.int32]
     exists: npt.NDArray[np.bool_]
+    roots: npt.NDArray[np.int32] | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def validate(
     The tree is chosen on these rows too. It has few choices to make and many rows to make them on,
     so the figure is hardly flattered; measure on other prompts to be sure.
     """
-    log_probs, ranks = trainer.evaluate(hidden, data.rows, data.targets)
+    log_probs, ranks = trainer.evaluate(hidden, data.rows, data.targets, data.roots)
     counts = count_paths(ranks)
     paths = best_paths(counts, max_nodes - 1)
     chain = [[0] * depth for depth in range(1, ranks.shape[1] + 1)]

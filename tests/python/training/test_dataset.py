@@ -29,6 +29,7 @@ def test_rows_are_the_states_whose_next_token_belongs_to_the_answer() -> None:
     # The state of the prompt's last token (8) has the answer's first token (10) as its root.
     assert data.inputs(0) == [7, 8, 10, 11]
     assert data.inputs(1) == [9, 9, 9]
+    assert data.roots().tolist() == [10, 11, 12, 30]
 
 
 def test_head_k_learns_the_token_after_the_next_k_plus_one() -> None:

@@ -36,12 +36,13 @@ def assert_near(ours: npt.NDArray[np.float32], theirs: torch.Tensor) -> None:
     assert np.abs(ours - expected).max() < 2e-6 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("grounded", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
-def test_weights_and_moments_step_by_step(version: int) -> None:
-    problem = make_problem(64)
+def test_weights_and_moments_step_by_step(version: int, grounded: bool) -> None:
+    problem = make_problem(64, grounded=grounded)
     trainer, twin = pair(problem, version, **OPTIONS)
     for _ in range(10):
-        trainer.step(problem.hidden, problem.rows, problem.targets)
+        trainer.step(problem.hidden, problem.rows, problem.targets, problem.roots)
         for name, gradient in trainer.gradients().items():
             twin.weights[name].grad = torch.tensor(gradient, dtype=torch.float64)
         twin.update()
@@ -52,17 +53,19 @@ def test_weights_and_moments_step_by_step(version: int) -> None:
             assert_near(trainer.square()[name], state["exp_avg_sq"])
 
 
+@pytest.mark.parametrize("grounded", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_loss_curve_of_fifty_steps(version: int) -> None:
-    problem = make_problem(600)
+def test_the_loss_curve_of_fifty_steps(version: int, grounded: bool) -> None:
+    problem = make_problem(600, grounded=grounded)
     trainer, twin = pair(problem, version, **OPTIONS)
     rng = np.random.default_rng(5)
     losses = []
     for _ in range(50):
         rows = rng.choice(600, 200, replace=False).astype(np.int64)
         targets = np.ascontiguousarray(problem.targets[rows])
-        ours = trainer.step(problem.hidden, rows, targets)
-        x = torch.tensor(problem.hidden[rows], dtype=torch.float64)
+        roots = None if problem.roots is None else problem.roots[rows]
+        ours = trainer.step(problem.hidden, rows, targets, roots)
+        x = torch.tensor(problem.inputs[rows], dtype=torch.float64)
         theirs = twin.step(x, torch.tensor(targets.astype(np.int64)))
         assert ours.loss == pytest.approx(theirs, rel=1e-5)
         losses.append(theirs)

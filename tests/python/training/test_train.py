@@ -55,22 +55,33 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("grounded", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("draft_vocab", [None, 160])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_heads_are_read_back_and_never_change_an_answer(
-    chain_model: Path, data: Path, tmp_path: Path, version: int, draft_vocab: int | None, dtype: str
+    chain_model: Path,
+    data: Path,
+    tmp_path: Path,
+    version: int,
+    draft_vocab: int | None,
+    dtype: str,
+    grounded: bool,
 ) -> None:
     options = SMALL | {"version": version, "draft_vocab": draft_vocab, "num_layers": 2}
-    report = train(chain_model, data, tmp_path / "heads", dtype=dtype, **options)
+    options |= {"dtype": dtype, "grounded": grounded}
+    report = train(chain_model, data, tmp_path / "heads", **options)
     assert not (tmp_path / "heads" / ".training").exists()
     config = json.loads((tmp_path / "heads" / "config.json").read_text())
     assert config["medusa_num_heads"] == 3
     assert config["medusa_num_layers"] == 2
     assert config.get("version") == ("2" if version == 2 else None)
+    assert config.get("medusa_grounded", False) == grounded
     assert config["medusa_choices"] == report.validation.paths
     with safe_open(tmp_path / "heads" / "medusa_lm_head.safetensors", framework="np") as file:
         tensors = set(file.keys())
+        assert file.get_slice("0.0.linear.weight").get_shape() == [128, 256 if grounded else 128]
+        assert file.get_slice("0.1.linear.weight").get_shape() == [128, 128]
     assert ("token_map" in tensors) == (draft_vocab is not None)
     assert ("0.2.weight" in tensors) == (version == 1)
     params = SamplingParams(max_tokens=30)
@@ -98,11 +109,12 @@ def test_tokens_outside_the_draft_vocabulary_are_misses(
     assert all(head[-1] < 0.3 for head in report.validation.top)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("version", "grounded"), [(1, False), (2, False), (2, True)])
 def test_a_killed_run_ends_with_the_same_bits(
-    chain_model: Path, data: Path, tmp_path: Path, version: int
+    chain_model: Path, data: Path, tmp_path: Path, version: int, grounded: bool
 ) -> None:
     options = SMALL | {"version": version, "checkpoint_seconds": 0.0, "num_threads": 1}
+    options |= {"grounded": grounded}
     train(chain_model, data, tmp_path / "whole", **options)
     out = tmp_path / "out"
     checkpoint, states = out / ".training/checkpoint", out / ".training/hidden.bin"
@@ -144,6 +156,8 @@ def test_unfinished_work_of_other_settings(chain_model: Path, data: Path, tmp_pa
     assert kill_when(process, (tmp_path / "out/.training/checkpoint").exists)
     with pytest.raises(InvalidArgument, match="other settings"):
         train(chain_model, data, tmp_path / "out", **options | {"seed": 1})
+    with pytest.raises(InvalidArgument, match="other settings"):
+        train(chain_model, data, tmp_path / "out", **options | {"grounded": True})
     train(chain_model, data, tmp_path / "out", restart=True, **options | {"seed": 1})
     train(chain_model, data, tmp_path / "anew", **options | {"seed": 1})
     assert files(tmp_path / "out") == files(tmp_path / "anew")
@@ -225,6 +239,7 @@ def test_malformed_data(chain_model: Path, tmp_path: Path, line: str, message: s
         {"max_tree_nodes": 1},
         {"dtype": "float16"},
         {"warmup_ratio": 1.0},
+        {"grounded": 1},
     ],
 )
 def test_parameters_out_of_range(

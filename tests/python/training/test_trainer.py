@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def train(problem: Problem, steps: int = 5, **options: Any) -> _core.Trainer:
     bits = options.get("compute_type") == "bfloat16"
     hidden = to_bf16(problem.hidden) if bits else problem.hidden
     for _ in range(steps):
-        trainer.step(hidden, problem.rows, problem.targets)
+        trainer.step(hidden, problem.rows, problem.targets, problem.roots)
     return trainer
 
 
@@ -28,10 +29,11 @@ def same_bits(a: _core.Trainer, b: _core.Trainer) -> bool:
     )
 
 
+@pytest.mark.parametrize("grounded", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
-def test_bits_do_not_depend_on_threads(version: int, compute_type: str) -> None:
-    problem = make_problem(500, hidden=96, vocab=300)
+def test_bits_do_not_depend_on_threads(version: int, compute_type: str, grounded: bool) -> None:
+    problem = make_problem(500, hidden=96, vocab=300, grounded=grounded)
     options: dict[str, Any] = {"version": version, "compute_type": compute_type, "num_layers": 2}
     one = train(problem, num_threads=1, **options)
     for threads in (2, 3):
@@ -51,6 +53,35 @@ def test_initial_heads_are_the_base_model() -> None:
     weights = problem.trainer(version=1).weights()
     assert np.array_equal(weights["2.1.weight"], problem.lm_head)
     assert not weights["2.0.linear.weight"].any()
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
+def test_grounded_heads_that_ignore_the_root_are_plain_heads(compute_type: str) -> None:
+    plain, grounded = make_problem(50), make_problem(50, grounded=True)
+    hidden = plain.hidden if compute_type == "float32" else to_bf16(plain.hidden)
+    one, other = (p.trainer(compute_type=compute_type) for p in (plain, grounded))
+    rng = np.random.default_rng(3)
+    for name, array in one.weights().items():
+        array[...] = 0.2 * rng.standard_normal(array.shape)
+        other.weights()[name][..., : array.shape[-1]] = array
+    one.refresh()
+    other.refresh()
+    expected = one.evaluate(hidden, plain.rows, plain.targets)
+    found = other.evaluate(hidden, plain.rows, plain.targets, grounded.roots)
+    assert np.array_equal(expected[1], found[1])
+    assert np.array_equal(expected[0], found[0])
+
+
+def test_the_embedding_lives_as_long_as_the_trainer() -> None:
+    problem = make_problem(20, grounded=True)
+    batch = (problem.hidden, problem.rows, problem.targets, problem.roots)
+    expected = problem.trainer(0.1).evaluate(*batch)
+    assert problem.embedding is not None
+    trainer, table = problem.trainer(0.1), weakref.ref(problem.embedding)
+    problem.embedding = None
+    assert np.array_equal(trainer.evaluate(*batch)[0], expected[0])
+    del trainer
+    assert table() is None
 
 
 def test_ranks_and_probabilities() -> None:
@@ -121,4 +152,22 @@ def test_batches_out_of_range() -> None:
         trainer.step(np.zeros((10, 32), np.float32), good[1], good[2])
     with pytest.raises(InvalidArgument, match="targets must be"):
         trainer.step(good[0], good[1], np.zeros((10, 2), np.int32))
+    with pytest.raises(InvalidArgument, match="roots of plain heads: expected 0, found 10"):
+        trainer.step(*good, np.zeros(10, np.int32))
+    assert trainer.num_steps == 0
+
+
+def test_roots_out_of_range() -> None:
+    problem = make_problem(10, grounded=True)
+    assert problem.embedding is not None
+    trainer = problem.trainer()
+    good = (problem.hidden, problem.rows, problem.targets)
+    with pytest.raises(InvalidArgument, match="roots of grounded heads: expected 10, found 0"):
+        trainer.step(*good)
+    for root in (-1, 200):
+        with pytest.raises(InvalidArgument, match=f"root {root} is outside \\[0, 200\\)"):
+            trainer.step(*good, np.full(10, root, np.int32))
+    problem.embedding = problem.embedding[:, :32].copy()
+    with pytest.raises(InvalidArgument, match="embedding must be f32 or bf16 \\(N, 64\\)"):
+        problem.trainer()
     assert trainer.num_steps == 0
