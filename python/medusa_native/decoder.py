@@ -43,8 +43,8 @@ class Decoder:
     model
         A GGUF file, a Hugging Face folder or a hub id (``org/name``, ``org/name@revision``).
     heads
-        Medusa heads: a folder, a file or a hub id; ``"auto"``: those shipped for this model;
-        None: plain decoding.
+        Medusa heads: a folder, a file, a hub id or the name of a set in the package;
+        ``"auto"``: the one shipped for this model; None: plain decoding.
     speculative_config
         A `SpeculativeConfig`, or a mapping of its parameters, instead of `heads`.
     tokenizer

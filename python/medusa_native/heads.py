@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medusa_native.errors import InvalidArgument
 from medusa_native.loading import HeadsCheckpoint, load_heads
+from medusa_native.loading.fields import read_json
 
 if TYPE_CHECKING:
     from medusa_native.loading import Checkpoint
 
 SHIPPED = Path(__file__).parent / "assets" / "heads"
 FINGERPRINT = "base_model_fingerprint"
+DEFAULT = "shipped_default"  # in config.json: "auto" takes this one of several sets for a model
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -29,8 +30,13 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(weight.astype("<f4").tobytes()).hexdigest()[:16]
 
 
+def shipped() -> dict[str, Path]:
+    """Return the sets of heads in the package: name to folder."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob("*/config.json"))}
+
+
 def find_shipped(checkpoint: Checkpoint) -> Path:
-    """Return the folder of the heads that ship for this model.
+    """Return the folder of the heads that ship for this model, of several the default.
 
     Raises
     ------
@@ -38,19 +44,27 @@ def find_shipped(checkpoint: Checkpoint) -> Path:
         When there are none.
     """
     wanted = fingerprint(checkpoint)
-    for config in sorted(SHIPPED.glob("*/config.json")):
-        if json.loads(config.read_text(encoding="utf-8")).get(FINGERPRINT) == wanted:
-            return config.parent
-    names = ", ".join(sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))) or "none"
+    configs = {folder: read_json(folder / "config.json").values for folder in shipped().values()}
+    fitting = [folder for folder, config in configs.items() if config.get(FINGERPRINT) == wanted]
+    if fitting:
+        return max(fitting, key=lambda folder: configs[folder].get(DEFAULT) is True)
     raise InvalidArgument(
         f'heads="auto": no heads ship for {checkpoint.path} (fingerprint {wanted}; there are heads '
-        f"for: {names}). Give a folder, or train some: medusa-native distill, then train"
+        f"for: {', '.join(shipped()) or 'none'}). Give a folder, or train some: medusa-native "
+        "distill, then train"
     )
+
+
+def _locate(heads: str | Path, checkpoint: Checkpoint) -> str | Path:
+    """Resolve "auto" and the names of shipped sets; a path that exists comes before a name."""
+    if heads == "auto":
+        return find_shipped(checkpoint)
+    return heads if Path(heads).exists() else shipped().get(str(heads), heads)
 
 
 def open_heads(heads: str | Path, checkpoint: Checkpoint) -> HeadsCheckpoint:
     """Map the heads' files and hold them against the model."""
-    folder = find_shipped(checkpoint) if heads == "auto" else heads
+    folder = _locate(heads, checkpoint)
     config = checkpoint.config
     opened = load_heads(folder, config["hidden_size"], config["vocab_size"])
     trained_for = opened.config.get(FINGERPRINT)

@@ -58,7 +58,8 @@ class SpeculativeConfig:
     method
         ``"medusa"``.
     model
-        The heads: a folder, a file, a hub id, or ``"auto"`` for those shipped for the model.
+        The heads: a folder, a file, a hub id, the name of a set in the package, or ``"auto"`` for
+        the one shipped for the model.
     num_speculative_tokens
         Depth of the tree at most, that is, how many heads are used.
     medusa_choices

@@ -228,17 +228,6 @@ def test_heads_trained_for_other_weights_are_noticed(model: Path, tmp_path: Path
     Decoder(model, save_heads(tmp_path / "own", base_model_fingerprint=own))
 
 
-def test_shipped_heads_are_found_by_fingerprint(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = fingerprint(load_checkpoint(model))
-    save_heads(tmp_path / "other", base_model_fingerprint="0" * 16)
-    save_heads(tmp_path / "tiny", base_model_fingerprint=own, medusa_choices=[[0], [1], [0, 0]])
-    monkeypatch.setattr("medusa_native.heads.SHIPPED", tmp_path)
-    info = Decoder(model, heads="auto").info()
-    assert info["tree"] == {"nodes": 4, "depth": 2, "adaptive": False}
-
-
 @pytest.mark.parametrize("version", [1, 2])
 def test_info(model: Path, tmp_path: Path, version: int) -> None:
     config = SpeculativeConfig(model=save_heads(tmp_path, version=version), medusa_choices="chain")

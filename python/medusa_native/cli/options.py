@@ -23,7 +23,9 @@ OptionalModel = Annotated[
 ]
 Heads = Annotated[
     str | None,
-    typer.Option(help='Medusa heads: folder, file or hub id; "auto": those that ship.'),
+    typer.Option(
+        help='Medusa heads: folder, file, hub id or name of a shipped set; "auto": the shipped set.'
+    ),
 ]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option(help="0: always the most likely token.")]

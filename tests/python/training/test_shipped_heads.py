@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medusa_native import _core
-from medusa_native.heads import FINGERPRINT, SHIPPED
+from medusa_native.heads import DEFAULT, FINGERPRINT, SHIPPED, shipped
 from medusa_native.loading import load_heads
 
-SHAPES = {"smollm2-135m-instruct": (576, 49152)}
+SHAPES = {"3b87f8e27335e67f": (576, 49152)}  # fingerprint: hidden size and vocabulary
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+@pytest.mark.parametrize("fingerprint", SHAPES)
+def test_every_model_has_one_default(fingerprint: str) -> None:
+    configs = [config_of(folder) for folder in shipped().values()]
+    own = [config for config in configs if config[FINGERPRINT] == fingerprint]
+    assert [config[DEFAULT] for config in own if DEFAULT in config] == [True]
 
 
 @pytest.mark.parametrize("folder", sorted(SHIPPED.iterdir()), ids=lambda path: path.name)
 def test_shipped_heads(folder: Path) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 16_000_000
-    heads = load_heads(folder, *SHAPES[folder.name])
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    assert len(config[FINGERPRINT]) == 16
+    config = config_of(folder)
+    heads = load_heads(folder, *SHAPES[config[FINGERPRINT]])
+    assert heads.grounded == folder.name.endswith("-grounded")
     assert config["medusa_num_heads"] == heads.num_heads
     for nodes in range(1, len(config["medusa_choices"]) + 1):
         assert _core.Tree(config["medusa_choices"][:nodes]).depth <= heads.num_heads
