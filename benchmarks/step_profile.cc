@@ -60,6 +60,13 @@ class ProfilingBackend : public Backend {
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     timed("sample", [&] { inner_->sample(ids, logits, rows); });
   }
+  void append_embedding(Tensor out, Tensor x, const Weight& table,
+                        std::span<const int32_t> ids) override {
+    timed("append_embedding", [&] { inner_->append_embedding(out, x, table, ids); });
+  }
+  void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
+    timed("logprobs", [&] { inner_->logprobs(logits, rows); });
+  }
   void commit(const KvLayout& cache, Tensor keys, Tensor values,
               std::span<const CommitRow> rows) override {
     timed("commit", [&] { inner_->commit(cache, keys, values, rows); });
