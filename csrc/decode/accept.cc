@@ -69,7 +69,7 @@ void ExactAcceptance::descend(const RowBatch& batch) {
       continue;
     }
     entry->accepted_rows.push_back(entry->first_row + child);
-    entry->path.push_back(drawn_[i]);
+    entry->path.push_back(batch.tokens[entry->first_row + child]);
     cursors_[kept++] = {entry, child};
   }
   cursors_.resize(kept);
