@@ -83,6 +83,15 @@ struct LogprobRow {
   std::span<TokenLogprob> out = {};  // 1 to 1 + kMaxTopK
 };
 
+/// One row of logits and tokens whose probabilities are asked for. Of `draw`, filters and noise
+/// have no part in it: temperature, and what changes logits before it, do.
+struct PosteriorRow {
+  SampleRow draw;
+  std::span<const int32_t> tokens = {};
+  std::span<float> log_probs = {};  // out (tokens.size()), natural; -infinity: impossible
+  float* entropy = nullptr;         // out, in nats
+};
+
 /// Most ids top_k() gives.
 inline constexpr int kMaxTopK = 64;
 
@@ -116,6 +125,7 @@ class Backend {
   virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
   virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
   virtual void logprobs(Tensor logits, std::span<const LogprobRow> rows) = 0;
+  virtual void posterior(Tensor logits, std::span<const PosteriorRow> rows) = 0;
   virtual void commit(const KvLayout& cache, Tensor keys, Tensor values,
                       std::span<const CommitRow> rows) = 0;  // keys, values: (layers · rows, …)
 };

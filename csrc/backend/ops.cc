@@ -199,6 +199,19 @@ void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows)
   backend.logprobs(logits, rows);
 }
 
+void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> rows) {
+  expect_dtype("posterior logits", logits, DType::f32);
+  for (const PosteriorRow& row : rows) {
+    expect_below("posterior row", row.draw.row, logits.rows);
+    expect_rules(row.draw.rules, logits.cols);
+    for (const int32_t token : row.tokens) expect_below("posterior token", token, logits.cols);
+    check(row.log_probs.size() == row.tokens.size() && row.entropy != nullptr,
+          "posterior: expected room for ", row.tokens.size(),
+          " log-probabilities and the entropy, found ", row.log_probs.size());
+  }
+  backend.posterior(logits, rows);
+}
+
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows) {
   expect_cache("commit", backend, cache);

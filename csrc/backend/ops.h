@@ -21,6 +21,7 @@ void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits);
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows);
 void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows);
+void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> rows);
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows);
 

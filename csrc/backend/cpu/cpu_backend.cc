@@ -6,6 +6,7 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/logprobs.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/posterior.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/scratch.h"
 #include "base/check.h"
@@ -135,6 +136,13 @@ class CpuBackend final : public Backend {
   void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
     for_each_row(logits, rows.size(), [&](size_t i, const SampleScratch& scratch) {
       token_logprobs(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
+    });
+  }
+
+  void posterior(Tensor logits, std::span<const PosteriorRow> rows) override {
+    for_each_row(logits, rows.size(), [&](size_t i, const SampleScratch& scratch) {
+      const auto* row = logits.row<float>(rows[i].draw.row);
+      posterior_row(kernels_, rows[i], row, logits.cols, scratch);
     });
   }
 

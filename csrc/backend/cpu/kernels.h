@@ -110,6 +110,12 @@ struct NoiseKey {
   int64_t position;
 };
 
+/// Sums over a row of e^z, z = (logit - top) / temperature, and of z · e^z.
+struct SoftmaxSums {
+  float weights;
+  float exponents;
+};
+
 struct KernelTable {
   const char* name;
   bool widens_activations;  // bf16 products take x widened to f32
@@ -129,6 +135,7 @@ struct KernelTable {
   void (*noise)(float* out, const int32_t* ids, int64_t n, const NoiseKey& key);
   // out = exp((logits - top) · inverse_temperature); returns the sum
   float (*weigh)(float* out, const float* logits, int64_t n, float inverse_temperature, float top);
+  SoftmaxSums (*softmax_sums)(const float* logits, int64_t n, float inverse_temperature, float top);
 };
 
 const KernelTable& generic_kernels();

@@ -103,15 +103,17 @@ SampleScratch::SampleScratch(Carver carver, int64_t vocab)
       ids(carver.take<int32_t>(static_cast<size_t>(vocab))),
       bytes(carver.used()) {}
 
+bool takes_likeliest(float temperature, float top) {
+  const float inverse = 1.0f / temperature;
+  return !(temperature > 0) || !std::isfinite(inverse) || !std::isfinite(top * inverse);
+}
+
 int32_t sample_row(const KernelTable& kernels, const SampleRow& row, const float* logits,
                    int64_t vocab, const SampleScratch& scratch) {
   logits = process_logits(row.rules, logits, vocab, scratch.logits, scratch.ids);
   const int32_t likeliest = kernels.argmax(logits, vocab);
   const float inverse = 1.0f / row.temperature, top = logits[likeliest];
-  // A logit of plus infinity has all the probability.
-  if (!(row.temperature > 0) || !std::isfinite(inverse) || !std::isfinite(top * inverse)) {
-    return likeliest;
-  }
+  if (takes_likeliest(row.temperature, top)) return likeliest;
   const bool filtered = row.min_p > 0 || row.top_p < 1 || (row.top_k > 0 && row.top_k < vocab);
   if (!filtered) return kernels.draw(logits, vocab, inverse, {row.seed, row.position});
   const int64_t count = filter(kernels, row, logits, vocab, inverse, top, scratch);

@@ -15,6 +15,10 @@ struct SampleScratch {
   size_t bytes;
 };
 
+/// Whether the likeliest id, whose logit is `top`, has all the probability: at temperature 0, and
+/// where the logits are no finite numbers.
+bool takes_likeliest(float temperature, float top);
+
 /// The next token of one row, after process_logits(). Greedy: argmax. Else the Gumbel-max trick:
 /// argmax of logits / temperature + noise over the ids that the filters keep, which draws each id
 /// with exactly its softmax probability (up to f32 rounding). Filters are vLLM's, in its order:
