@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "base/check.h"
 #include "bindings/bindings.h"
 #include "decode/sampler.h"
 #include "medusa/device.h"
@@ -67,22 +68,36 @@ std::vector<OwnedOutput> step(Engine& engine) {
   return owned;
 }
 
+AcceptanceMethod parse_acceptance(const std::string& name) {
+  if (name == "exact") return AcceptanceMethod::exact;
+  if (name == "typical") return AcceptanceMethod::typical;
+  throw InvalidArgument(text("acceptance_method: expected exact or typical, found ", name));
+}
+
+const char* acceptance_name(AcceptanceMethod method) {
+  return method == AcceptanceMethod::typical ? "typical" : "exact";
+}
+
 Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
                    int max_num_seqs, int max_num_batched_tokens, int max_model_len,
                    size_t kv_cache_memory, bool enable_prefix_caching, bool adaptive,
                    std::vector<float> step_seconds, std::vector<float> path_probability,
-                   float synthetic_acceptance_length) {
+                   float synthetic_acceptance_length, const std::string& acceptance_method,
+                   float posterior_threshold, float posterior_alpha) {
+  const EngineOptions options{.max_num_seqs = max_num_seqs,
+                              .max_num_batched_tokens = max_num_batched_tokens,
+                              .max_model_len = max_model_len,
+                              .kv_cache_memory = kv_cache_memory,
+                              .enable_prefix_caching = enable_prefix_caching,
+                              .adaptive = adaptive,
+                              .step_seconds = std::move(step_seconds),
+                              .path_probability = std::move(path_probability),
+                              .synthetic_acceptance_length = synthetic_acceptance_length,
+                              .acceptance_method = parse_acceptance(acceptance_method),
+                              .posterior_threshold = posterior_threshold,
+                              .posterior_alpha = posterior_alpha};
   const py::gil_scoped_release release;
-  return Engine(model, heads, tree,
-                {.max_num_seqs = max_num_seqs,
-                 .max_num_batched_tokens = max_num_batched_tokens,
-                 .max_model_len = max_model_len,
-                 .kv_cache_memory = kv_cache_memory,
-                 .enable_prefix_caching = enable_prefix_caching,
-                 .adaptive = adaptive,
-                 .step_seconds = std::move(step_seconds),
-                 .path_probability = std::move(path_probability),
-                 .synthetic_acceptance_length = synthetic_acceptance_length});
+  return Engine(model, heads, tree, options);
 }
 
 void register_sampling(py::module_& module) {
@@ -149,7 +164,7 @@ void register_values(py::module_& module) {
       .def_readonly("stop_token", &OwnedOutput::stop_token)
       .def_readonly("logprobs", &OwnedOutput::logprobs)
       .def_readonly("prompt_logprobs", &OwnedOutput::prompt_logprobs);
-  py::class_<EngineOptions>(module, "EngineOptions", "Limits of an Engine, all resolved.")
+  py::class_<EngineOptions>(module, "EngineOptions", "Options of an Engine, all resolved.")
       .def_readonly("max_num_seqs", &EngineOptions::max_num_seqs)
       .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
       .def_readonly("max_model_len", &EngineOptions::max_model_len)
@@ -158,7 +173,12 @@ void register_values(py::module_& module) {
       .def_readonly("adaptive", &EngineOptions::adaptive)
       .def_readonly("step_seconds", &EngineOptions::step_seconds)
       .def_readonly("path_probability", &EngineOptions::path_probability)
-      .def_readonly("synthetic_acceptance_length", &EngineOptions::synthetic_acceptance_length);
+      .def_readonly("synthetic_acceptance_length", &EngineOptions::synthetic_acceptance_length)
+      .def_property_readonly(
+          "acceptance_method",
+          [](const EngineOptions& options) { return acceptance_name(options.acceptance_method); })
+      .def_readonly("posterior_threshold", &EngineOptions::posterior_threshold)
+      .def_readonly("posterior_alpha", &EngineOptions::posterior_alpha);
   py::class_<Metrics>(module, "Metrics", "Counters of one request.")
       .def_readonly("num_prompt_tokens", &Metrics::num_prompt_tokens)
       .def_readonly("num_cached_tokens", &Metrics::num_cached_tokens)
@@ -183,7 +203,8 @@ void register_engine(py::module_& module) {
            "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0,
            "enable_prefix_caching"_a = true, "adaptive"_a = false,
            "step_seconds"_a = std::vector<float>{}, "path_probability"_a = std::vector<float>{},
-           "synthetic_acceptance_length"_a = 0.0F,
+           "synthetic_acceptance_length"_a = 0.0F, "acceptance_method"_a = "exact",
+           "posterior_threshold"_a = 0.09f, "posterior_alpha"_a = 0.3f,
            "`step_seconds[r - 1]`: of a forward pass of r rows. `path_probability[n]`: how often "
            "node n of `tree` is accepted, the root 1. `adaptive` chooses nodes at every step.")
       .def(

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,17 +13,29 @@ namespace medusa {
 /// The child of `node` that holds `token`, or -1. `tokens`: (tree size).
 int child_with_token(const Tree& tree, int node, std::span<const int32_t> tokens, int32_t token);
 
+/// Decides which drafted rows a step keeps, and which token comes next.
+class Acceptance {
+ public:
+  virtual ~Acceptance() = default;
+
+  /// Fills accepted_rows and path of every entry, and next_root of those that have logits. A prompt
+  /// chunk accepts all its rows.
+  virtual void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) = 0;
+};
+
+/// The method that `options` name. `tree`: the largest; `max_logits_rows`: most that a step may
+/// have. Throws InvalidArgument for thresholds out of range.
+std::unique_ptr<Acceptance> make_acceptance(const EngineOptions& options, const Tree& tree,
+                                            int max_logits_rows);
+
 /// Exact acceptance: at a node the token plain decoding would have drawn there is drawn; a child
 /// that holds it is descended into, else it is the next root. All sequences descend together, one
 /// level a call of Backend::sample, so only nodes on accepted paths are ever drawn at.
-class ExactAcceptance {
+class ExactAcceptance : public Acceptance {
  public:
   explicit ExactAcceptance(int max_num_seqs);
-  virtual ~ExactAcceptance() = default;
 
-  /// Fills accepted_rows and next_root of every entry that has logits; a prompt chunk accepts all
-  /// its rows.
-  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits);
+  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) override;
 
  protected:
   /// The child of `node` to go on with, or -1. `tokens`: (tree size); `drawn`: at `node`.

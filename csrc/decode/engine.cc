@@ -13,7 +13,7 @@
 #include "decode/sampler.h"
 #include "decode/scheduler.h"
 #include "decode/step_plan.h"
-#include "decode/synthetic_accept.h"
+#include "decode/typical.h"
 #include "model/model_impl.h"
 #include "model/sequence_runner.h"
 
@@ -31,13 +31,6 @@ void check_tree(const Tree& tree, const std::optional<Heads>& heads) {
         tree.max_rank());
 }
 
-std::unique_ptr<ExactAcceptance> make_acceptance(const EngineOptions& options, const Tree& tree) {
-  if (options.synthetic_acceptance_length == 0) {
-    return std::make_unique<ExactAcceptance>(options.max_num_seqs);
-  }
-  return std::make_unique<SyntheticAcceptance>(options, tree);
-}
-
 }  // namespace
 
 /// Owns what one engine needs beside the model; nothing here grows inside a step.
@@ -53,6 +46,10 @@ struct Engine::Impl {
   std::unique_ptr<Sequence> make_sequence(std::span<const int32_t> prompt,
                                           const SamplingParams& params) const;
   Sequence* find(int64_t request_id) const;
+  bool drafts(const SamplingParams& params) const { return params.speculative && tree.size() > 1; }
+  bool accepts_typically(const SamplingParams& params) const {
+    return drafts(params) && options.acceptance_method == AcceptanceMethod::typical;
+  }
 
   Backend& backend() { return *model.impl()->backend; }
   const Llama& llama() { return model.impl()->llama; }
@@ -67,7 +64,7 @@ struct Engine::Impl {
   KvCache cache;
   std::optional<HeadsWorkspace> heads_workspace;
   Scheduler scheduler;
-  std::unique_ptr<ExactAcceptance> acceptance;
+  std::unique_ptr<Acceptance> acceptance;
   LogprobRecorder logprobs;
 
   StepPlan plan;
@@ -96,7 +93,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
                              KvCache::page_bytes(backend(), model.config())),
             options.max_model_len),
       scheduler(options, tree),
-      acceptance(make_acceptance(options, tree)),
+      acceptance(make_acceptance(options, tree, workspace.max_logits_rows())),
       logprobs(workspace.max_logits_rows()) {
   if (tree.size() > 1) {
     heads_workspace.emplace(backend(), heads->impl()->heads, options.max_num_seqs, tree.depth(),
@@ -200,7 +197,7 @@ std::unique_ptr<Sequence> Engine::Impl::make_sequence(std::span<const int32_t> p
       std::min(options.max_model_len - prompt_size, params.max_tokens) + prompt_size;
   sequence->tokens.reserve(sequence->max_size);
   sequence->tokens.assign(prompt.begin(), prompt.end());
-  sequence->drafts = params.speculative && tree.size() > 1;
+  sequence->drafts = drafts(params);
   sequence->guesses.resize(static_cast<size_t>(tree.depth()) * top_k());
   reserve_logprobs(*sequence, tree.depth() + 1);
   sequence->metrics.num_prompt_tokens = prompt_size;
@@ -226,6 +223,7 @@ int64_t Engine::submit(std::span<const int32_t> prompt, const SamplingParams& pa
         ", found ", prompt.size());
   check_tokens(prompt, config.vocab_size);
   check_sampling(params, config.vocab_size);
+  if (impl_->accepts_typically(params)) check_typical(params);
   auto sequence = impl_->make_sequence(prompt, params);
   sequence->id = impl_->next_id++;
   impl_->scheduler.enqueue(sequence.get());

@@ -44,7 +44,11 @@ struct LoadOptions {
   int num_threads = 0;  // 0: the processors this process may use
 };
 
-/// Limits of an Engine, and how it shares them. Zero means: choose.
+/// Which drafted tokens a step keeps. exact: those that plain decoding would have produced;
+/// typical: those that are likely enough (Medusa, section 2.3.1), which changes the answer.
+enum class AcceptanceMethod : uint8_t { exact, typical };
+
+/// Limits of an Engine, how it shares them, and how it accepts. Zero means: choose.
 struct EngineOptions {
   int max_num_seqs = 8;
   int max_num_batched_tokens = 0;     // rows of one forward pass
@@ -53,7 +57,7 @@ struct EngineOptions {
   bool enable_prefix_caching = true;  // sequences that begin alike share pages
 
   /// Choose each sequence's nodes at every step: those that bring most tokens a second by
-  /// `step_seconds` and the acceptance seen so far, down to the root alone. Results do not change.
+  /// `step_seconds` and the acceptance seen so far, down to the root alone. Exact answers stay.
   bool adaptive = false;
   std::vector<float> step_seconds = {};      // [rows - 1] of a forward pass, heads not counted
   std::vector<float> path_probability = {};  // [node of the tree] is accepted; root 1; or empty
@@ -61,6 +65,10 @@ struct EngineOptions {
   /// For benchmarks without trained heads: keep drafted tokens at random, right or wrong, so many a
   /// step on average, the root included. The text means nothing. 0: off.
   float synthetic_acceptance_length = 0;
+
+  AcceptanceMethod acceptance_method = AcceptanceMethod::exact;
+  float posterior_threshold = 0.09f;  // typical: of probabilities, between 0 and 1
+  float posterior_alpha = 0.3f;       // typical: of exp(-entropy), between 0 and 1
 };
 
 }  // namespace medusa

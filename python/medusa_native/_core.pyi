@@ -201,6 +201,12 @@ class EngineOptions:
     def path_probability(self) -> list[float]: ...
     @property
     def synthetic_acceptance_length(self) -> float: ...
+    @property
+    def acceptance_method(self) -> str: ...
+    @property
+    def posterior_threshold(self) -> float: ...
+    @property
+    def posterior_alpha(self) -> float: ...
 
 class Metrics:
     @property
@@ -241,6 +247,9 @@ class Engine:
         step_seconds: Sequence[float] = ...,
         path_probability: Sequence[float] = ...,
         synthetic_acceptance_length: float = 0.0,
+        acceptance_method: str = "exact",
+        posterior_threshold: float = ...,
+        posterior_alpha: float = ...,
     ) -> None: ...
     def submit(self, tokens: Sequence[int], sampling: SamplingParams) -> int: ...
     def step(self) -> list[StepOutput]: ...
@@ -261,6 +270,21 @@ class Engine:
     def workspace_bytes(self) -> int: ...
 
 def cpu_isas() -> list[str]: ...
+def typical_path_end(
+    tree: Tree,
+    log_probs: Sequence[float],
+    entropies: Sequence[float],
+    log_threshold: float,
+    log_alpha: float,
+) -> int: ...
+def accept_typical(
+    logits: npt.NDArray[np.float32],
+    tokens: Sequence[int],
+    tree: Tree,
+    temperature: float = 1.0,
+    posterior_threshold: float = ...,
+    posterior_alpha: float = ...,
+) -> tuple[list[int], int]: ...
 def read_stream(num_bytes: int, num_threads: int = 0, repeats: int = 9) -> list[float]: ...
 
 class StepReport:

@@ -51,10 +51,11 @@ def checked_init(translate: Callable[[Kwargs], Kwargs]) -> Callable[[type[T]], t
 
 
 def check_number(owner: str, name: str, value: Any, low: float, high: float, bounds: str) -> float:
-    """Return a finite number within bounds, which are spelled out as "[low, high]"."""
+    """Return a finite number within bounds, which are spelled out as "[low, high)"."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InvalidArgument(f"{owner}: {name} must be a finite number, found {value!r}")
-    if not low <= value <= high or (bounds[0] == "(" and value == low):
+    excluded = (bounds[0] == "(" and value == low) or (bounds[-1] == ")" and value == high)
+    if not low <= value <= high or excluded:
         raise InvalidArgument(f"{owner}: {name} must be in {bounds}, found {value!r}")
     return float(value)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from medusa_native import _core
+from medusa_native.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from medusa_native.sampling_params import SamplingParams
@@ -27,6 +28,18 @@ def child_seed(seed: int, index: int) -> int:
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
     return word ^ (word >> 31)
+
+
+def check_typical(params: SamplingParams) -> None:
+    """Raise InvalidArgument for what has no effect where nothing is drawn at random."""
+    if not params.speculative:
+        return
+    for name, default in (("seed", None), ("n", 1), ("top_p", 1), ("top_k", 0), ("min_p", 0)):
+        if getattr(params, name) != default:
+            raise InvalidArgument(
+                f'SamplingParams: {name} has no effect with acceptance_method "typical", which '
+                "draws nothing at random; speculative=False does"
+            )
 
 
 def bad_word_tokens(tokenizer: Tokenizer, words: Iterable[str]) -> list[list[int]]:

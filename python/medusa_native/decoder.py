@@ -22,7 +22,7 @@ from medusa_native.arguments import (
     token_list,
 )
 from medusa_native.checks import check_flag, check_integer
-from medusa_native.core_sampling import child_seed, core_sampling
+from medusa_native.core_sampling import check_typical, child_seed, core_sampling
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
 from medusa_native.outputs import RequestOutput, StreamChunk
@@ -36,7 +36,7 @@ class Decoder:
     """A model that answers prompts, with or without Medusa heads.
 
     With heads and without them the tokens are the same, greedy or sampled: heads only decide how
-    many of them one step yields.
+    many of them one step yields (unless ``acceptance_method="typical"`` lets them decide more).
 
     Parameters
     ----------
@@ -226,6 +226,8 @@ class Decoder:
             else token_list(index, prompt)
         )
         self._check_prompt(index, ids)
+        if self._loaded.engine.options.acceptance_method == "typical":
+            check_typical(params)
         seed = (self._seed + index) % 2**64 if params.seed is None else params.seed
         return [
             self._request(text, ids, params, child_seed(seed, answer)) for answer in range(params.n)

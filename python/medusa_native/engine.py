@@ -87,6 +87,7 @@ class LoadedEngine:
                 "depth": self.tree.depth,
                 "adaptive": options.adaptive,
             },
+            "acceptance_method": options.acceptance_method,
             "limits": {
                 "max_model_len": options.max_model_len,
                 "max_num_seqs": options.max_num_seqs,
@@ -133,12 +134,16 @@ def load_engine(
     core_model = load_model(checkpoint, compute_type, num_threads)
     formats = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
     heads, tree = None, _core.Tree.root_only()
+    options: dict[str, Any] = dict(limits)
     if speculative is not None and speculative.model is not None:
         opened = open_heads(speculative.model, checkpoint)
         heads = pack_heads(core_model, opened)
         tree, found = _tree(speculative, opened, core_model, formats)
         tuning = tuning or found
-    options: dict[str, Any] = dict(limits)
+        options |= {
+            name: getattr(speculative, name)
+            for name in ("acceptance_method", "posterior_threshold", "posterior_alpha")
+        }
     if tuning is not None and tree.size > 1:
         options |= tuning.options(tree)
     return LoadedEngine(

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medusa_native.checks import Kwargs, check_integer, checked_init, rename
+from medusa_native.checks import (
+    Kwargs,
+    check_integer,
+    check_number,
+    checked_init,
+    rename,
+)
 from medusa_native.errors import InvalidArgument
 from medusa_native.sampling_params import SAMPLING_ALIASES, SamplingParams
 
@@ -70,9 +76,11 @@ class SpeculativeConfig:
     max_total_draft_tokens
         Nodes of the tree at most, the root not counted.
     acceptance_method
-        ``"exact"``: what plain decoding would have produced, greedy or seeded.
+        ``"exact"``: what plain decoding would have produced, greedy or seeded. ``"typical"``:
+        guesses that are likely enough, by the rule of the Medusa paper; the answer is another one.
     posterior_threshold, posterior_alpha
-        Of ``"typical"`` acceptance, which this version does not have.
+        ``"typical"`` keeps a guess of probability p, where the distribution's entropy is H, when
+        ``p > min(posterior_threshold, posterior_alpha * exp(-H))``. Between 0 and 1.
 
     Notes
     -----
@@ -104,19 +112,18 @@ class SpeculativeConfig:
             object.__setattr__(self, "medusa_choices", check_paths(self.medusa_choices))
 
     def _check_acceptance(self, owner: str) -> None:
-        if self.acceptance_method == "typical":
+        if self.acceptance_method not in ("exact", "typical"):
             raise InvalidArgument(
-                f'{owner}: acceptance_method "typical" is not available in this version; "exact" is'
-            )
-        if self.acceptance_method != "exact":
-            raise InvalidArgument(
-                f'{owner}: acceptance_method must be "exact", found {self.acceptance_method!r}'
+                f'{owner}: acceptance_method must be "exact" or "typical", found '
+                f"{self.acceptance_method!r}"
             )
         for name, default in (("posterior_threshold", 0.09), ("posterior_alpha", 0.3)):
-            if getattr(self, name) != default:
+            value = check_number(owner, name, getattr(self, name), 0, 1, "(0, 1)")
+            if self.acceptance_method == "exact" and value != default:
                 raise InvalidArgument(
                     f'{owner}: {name} has no effect with acceptance_method="exact"'
                 )
+            object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, value: SpeculativeConfig | Mapping[str, Any]) -> SpeculativeConfig:

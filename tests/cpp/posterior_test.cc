@@ -97,7 +97,8 @@ TEST_P(PosteriorTest, banned_ids_have_no_probability) {
   const auto backend = GetParam().backend();
   Matrix logits = random_matrix(DType::f32, 1, 90, 4);
   const std::vector<int32_t> banned{7, 8}, ids = all_ids(90);
-  const auto found = posterior(*backend, logits, {.temperature = 1, .rules = {.banned = banned}}, ids);
+  const auto found =
+      posterior(*backend, logits, {.temperature = 1, .rules = {.banned = banned}}, ids);
   EXPECT_TRUE(logits.same(random_matrix(DType::f32, 1, 90, 4)));
   for (int32_t id : banned) logits.set(0, id, -kInfinity);
   expect_softmax(found, logits, 1);

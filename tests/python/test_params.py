@@ -146,7 +146,7 @@ def test_speculative_aliases() -> None:
         ("medusa_choices", [0]),
         ("medusa_choices", [[-1]]),
         ("medusa_choices", [["0"]]),
-        ("acceptance_method", "typical"),
+        ("acceptance_method", None),
         ("acceptance_method", "fast"),
         ("posterior_threshold", 0.2),
         ("posterior_alpha", 0.2),

@@ -49,7 +49,15 @@ Threads = Annotated[int | None, typer.Option(help="Default: one a processor.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")]
 Choices = Annotated[str, typer.Option(help='Tree: "auto", "chain", a stock name or a JSON file.')]
 DraftTokens = Annotated[int | None, typer.Option(help="Most nodes of the tree.")]
-Acceptance = Annotated[str, typer.Option(help='"exact": what plain decoding would produce.')]
+Acceptance = Annotated[
+    str, typer.Option(help='"exact": what plain decoding would produce; "typical": what is likely.')
+]
+PosteriorThreshold = Annotated[
+    float, typer.Option(help='Of "typical": probability that is enough.')
+]
+PosteriorAlpha = Annotated[
+    float, typer.Option(help='Of "typical": likewise, as a multiple of exp(-entropy).')
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
@@ -60,14 +68,15 @@ def open_decoder(
     choices: str = "auto",
     draft_tokens: int | None = None,
     acceptance: str = "exact",
+    posterior_threshold: float = 0.09,
+    posterior_alpha: float = 0.3,
     **limits: Any,
 ) -> Decoder:
     """Load what the options name."""
-    return Decoder(
-        resolve_model(model),
-        speculative_config=speculative_config(heads, choices, draft_tokens, acceptance),
-        **limits,
+    config = speculative_config(
+        heads, choices, draft_tokens, acceptance, posterior_threshold, posterior_alpha
     )
+    return Decoder(resolve_model(model), speculative_config=config, **limits)
 
 
 def resolve_model(model: str) -> str:
@@ -80,7 +89,12 @@ def resolve_model(model: str) -> str:
 
 
 def speculative_config(
-    heads: str | None, choices: str, draft_tokens: int | None, acceptance: str
+    heads: str | None,
+    choices: str,
+    draft_tokens: int | None,
+    acceptance: str,
+    posterior_threshold: float = 0.09,
+    posterior_alpha: float = 0.3,
 ) -> SpeculativeConfig | None:
     """Return the configuration the options describe; without heads they must not be set."""
     config = SpeculativeConfig(
@@ -88,11 +102,13 @@ def speculative_config(
         medusa_choices=choices,
         max_total_draft_tokens=draft_tokens,
         acceptance_method=acceptance,
+        posterior_threshold=posterior_threshold,
+        posterior_alpha=posterior_alpha,
     )
     if heads is not None:
         return config
     if config != SpeculativeConfig():
-        raise typer.BadParameter("options of the tree need --heads")
+        raise typer.BadParameter("options of the tree and of acceptance need --heads")
     return None
 
 
