@@ -77,6 +77,7 @@ struct Engine::Impl {
 
   std::map<int64_t, std::unique_ptr<Sequence>> sequences;
   int64_t next_id = 0;
+  Metrics totals;  // but for the cache's use by requests not yet forgotten
 };
 
 Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree the_tree,
@@ -99,6 +100,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
     heads_workspace.emplace(backend(), heads->impl()->heads, options.max_num_seqs, tree.depth(),
                             top_k());
   }
+  totals = empty_metrics(tree.depth(), top_k());
   reserve();
 }
 
@@ -121,17 +123,25 @@ void Engine::Impl::reserve() {
 }
 
 void Engine::Impl::run_step() {
+  StepClock clock;
+  StepTimes times;
   draft(plan, cache, top_k(), batch, logits_rows);
+  times.draft = clock.lap();
   llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
   logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
   llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
+  times.forward = clock.lap();
   const Tensor logits = workspace.logits(static_cast<int64_t>(logits_rows.size()));
   acceptance->accept(backend(), plan, batch, logits);
+  times.accept = clock.lap();
   logprobs.record_accepted(backend(), plan, batch, logits);
   append_accepted();
   cache.commit(backend(), workspace);
   finish_step();
+  times.commit = clock.lap();
   run_heads();
+  times.heads = clock.lap();
+  count_pass(plan, times, totals);
 }
 
 // A path may be accepted beyond the last token a sequence can have, where it has no pages.
@@ -148,7 +158,7 @@ void Engine::Impl::finish_step() {
     Sequence& sequence = *entry.sequence;
     if (entry.num_logits_rows > 0) {
       scheduler.trees().observe(entry);
-      outputs.push_back(record(entry, batch));
+      outputs.push_back(record(entry, batch, totals));
     }
     if (options.enable_prefix_caching) cache.publish(sequence.slot, sequence.tokens);
     if (sequence.finished()) scheduler.remove(&sequence, cache);
@@ -200,8 +210,9 @@ std::unique_ptr<Sequence> Engine::Impl::make_sequence(std::span<const int32_t> p
   sequence->drafts = drafts(params);
   sequence->guesses.resize(static_cast<size_t>(tree.depth()) * top_k());
   reserve_logprobs(*sequence, tree.depth() + 1);
+  sequence->metrics = empty_metrics(tree.depth(), top_k());
+  sequence->metrics.num_requests = 1;
   sequence->metrics.num_prompt_tokens = prompt_size;
-  sequence->metrics.accepted_per_position.resize(tree.depth());
   sequence->submitted = Clock::now();
   return sequence;
 }
@@ -227,6 +238,8 @@ int64_t Engine::submit(std::span<const int32_t> prompt, const SamplingParams& pa
   auto sequence = impl_->make_sequence(prompt, params);
   sequence->id = impl_->next_id++;
   impl_->scheduler.enqueue(sequence.get());
+  ++impl_->totals.num_requests;
+  impl_->totals.num_prompt_tokens += sequence->prompt_size;
   return impl_->sequences.emplace(sequence->id, std::move(sequence)).first->first;
 }
 
@@ -265,8 +278,16 @@ Metrics Engine::metrics(int64_t request_id) const {
   return sequence->metrics;
 }
 
+Metrics Engine::metrics() const {
+  Metrics all = impl_->totals;
+  for (const auto& [id, sequence] : impl_->sequences) add_cache_use(sequence->metrics, all);
+  return all;
+}
+
 void Engine::forget(int64_t request_id) {
   cancel(request_id);
+  const Sequence* sequence = impl_->find(request_id);
+  if (sequence != nullptr) add_cache_use(sequence->metrics, impl_->totals);
   impl_->sequences.erase(request_id);
 }
 

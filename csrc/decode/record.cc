@@ -1,6 +1,7 @@
 #include "decode/record.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace medusa {
 namespace {
@@ -28,15 +29,27 @@ int append_accepted(const PlanEntry& entry, const RowBatch& batch) {
 }
 
 // A step that computes an answer again after a preemption yields its token as a plain one does.
-void count_step(const PlanEntry& entry, int size_before, int kept) {
-  Metrics& metrics = entry.sequence->metrics;
-  if (size_before == entry.sequence->prompt_size) return;
+void count_step(const PlanEntry& entry, int kept, Metrics& metrics) {
   ++metrics.num_steps;
   if (entry.is_prefill() || entry.tree->size() == 1) return;
   ++metrics.num_drafts;
   metrics.num_draft_tokens += entry.tree->size() - 1;
   metrics.num_accepted_tokens += kept;
-  for (int depth = 0; depth < kept; ++depth) ++metrics.accepted_per_position[depth];
+  const size_t num_ranks = metrics.rank_histogram.size() / metrics.accepted_per_position.size();
+  for (int depth = 0; depth < kept; ++depth) {
+    const int node = entry.accepted_rows[depth + 1] - entry.first_row;
+    ++metrics.accepted_per_position[depth];
+    ++metrics.rank_histogram[depth * num_ranks + entry.tree->ranks()[node]];
+  }
+}
+
+void add_pass(const StepTimes& times, Metrics& metrics) {
+  ++metrics.num_forward_passes;
+  metrics.step_times.draft += times.draft;
+  metrics.step_times.forward += times.forward;
+  metrics.step_times.accept += times.accept;
+  metrics.step_times.commit += times.commit;
+  metrics.step_times.heads += times.heads;
 }
 
 void count_time(Sequence& sequence) {
@@ -68,12 +81,38 @@ StepOutput output_from(Sequence& sequence, int before) {
 
 }  // namespace
 
-StepOutput record(const PlanEntry& entry, const RowBatch& batch) {
+Metrics empty_metrics(int depth, int num_ranks) {
+  Metrics metrics;
+  metrics.accepted_per_position.resize(depth);
+  metrics.rank_histogram.resize(static_cast<size_t>(depth) * num_ranks);
+  return metrics;
+}
+
+double StepClock::lap() {
+  const Clock::time_point before = std::exchange(last_, Clock::now());
+  return seconds_between(before, last_);
+}
+
+void add_cache_use(const Metrics& request, Metrics& totals) {
+  totals.num_cached_tokens += request.num_cached_tokens;
+  totals.num_preemptions += request.num_preemptions;
+}
+
+void count_pass(StepPlan& plan, const StepTimes& times, Metrics& totals) {
+  for (const PlanEntry& entry : plan) add_pass(times, entry.sequence->metrics);
+  add_pass(times, totals);
+}
+
+StepOutput record(const PlanEntry& entry, const RowBatch& batch, Metrics& totals) {
   Sequence& sequence = *entry.sequence;
   const int before = sequence.size();
   const int kept = append_accepted(entry, batch);
   if (!sequence.finished()) append(sequence, entry.next_root);
-  count_step(entry, before, kept);
+  if (before > sequence.prompt_size) {
+    count_step(entry, kept, sequence.metrics);
+    count_step(entry, kept, totals);
+  }
+  totals.num_generated_tokens += sequence.size() - before;
   count_time(sequence);
   return output_from(sequence, before);
 }

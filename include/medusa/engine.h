@@ -32,17 +32,30 @@ struct StepOutput {
   LogprobTable prompt_logprobs;  // of the prompt but its first token, with the answer's first
 };
 
+/// Seconds of forward passes, by what they were spent on.
+struct StepTimes {
+  double draft = 0;    // laying out rows
+  double forward = 0;  // the backbone, logits included
+  double accept = 0;
+  double commit = 0;  // appending to the cache, recording
+  double heads = 0;
+};
+
 /// Counters of one request, or of all. A draft is one tree offered to the backbone.
 struct Metrics {
+  int64_t num_requests = 0;  // submitted
   int64_t num_prompt_tokens = 0;
   int64_t num_cached_tokens = 0;  // positions taken from the prefix cache, not computed
   int64_t num_preemptions = 0;    // times its pages were given to others
   int64_t num_generated_tokens = 0;
-  int64_t num_steps = 0;                       // decode steps, prefill excluded
+  int64_t num_forward_passes = 0;              // taken part in, prefill included
+  int64_t num_steps = 0;                       // decode steps of a sequence, prefill excluded
   int64_t num_drafts = 0;                      // steps whose tree had more than its root
   int64_t num_draft_tokens = 0;                // tree nodes offered, roots excluded
   int64_t num_accepted_tokens = 0;             // of those, accepted
   std::vector<int64_t> accepted_per_position;  // [depth - 1]
+  std::vector<int64_t> rank_histogram;         // (depths, ranks) accepted guesses of head depth - 1
+  StepTimes step_times;                        // of the passes taken part in, whoever else did
   double time_to_first_token = 0;              // seconds from submit
   double decode_time = 0;                      // seconds from first token to last
 };
@@ -75,6 +88,9 @@ class Engine {
 
   /// Of a request that runs or has finished and was not yet forgotten.
   Metrics metrics(int64_t request_id) const;
+  /// Sums over all requests so far, forgotten ones too. A pass that several share counts once;
+  /// times to first token and decode times are left out.
+  Metrics metrics() const;
   /// Drops a finished request's counters.
   void forget(int64_t request_id);
 

@@ -17,7 +17,15 @@ from medusa_native.errors import (
     OutOfMemory,
 )
 from medusa_native.logprobs import Logprob
-from medusa_native.outputs import CompletionOutput, Metrics, Piece, RequestOutput, StreamChunk
+from medusa_native.outputs import (
+    CompletionOutput,
+    Metrics,
+    Piece,
+    RequestOutput,
+    StepTimes,
+    StreamChunk,
+    TotalMetrics,
+)
 from medusa_native.params import SamplingParams, SpeculativeConfig
 
 __version__ = "0.1.0"
@@ -36,6 +44,8 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "SpeculativeConfig",
+    "StepTimes",
     "StreamChunk",
+    "TotalMetrics",
     "demo_model",
 ]

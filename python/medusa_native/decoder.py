@@ -25,7 +25,8 @@ from medusa_native.checks import check_flag, check_integer
 from medusa_native.core_sampling import check_typical, child_seed, core_sampling
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
-from medusa_native.outputs import RequestOutput, StreamChunk
+from medusa_native.metrics import AcceptanceWatch
+from medusa_native.outputs import RequestOutput, StreamChunk, TotalMetrics
 from medusa_native.params import SamplingParams, SpeculativeConfig
 from medusa_native.request import Request, output_of
 from medusa_native.request_pool import RequestPool
@@ -111,9 +112,10 @@ class Decoder:
     ) -> None:
         check_device(device)
         self._seed = check_integer("Decoder", "seed", seed, 0, 2**64 - 1)
+        speculation = speculative(heads, speculative_config)
         self._loaded = load_engine(
             model,
-            speculative(heads, speculative_config),
+            speculation,
             tokenizer,
             compute_type=compute_type(dtype),
             num_threads=limit("num_threads", num_threads),
@@ -125,7 +127,8 @@ class Decoder:
                 "Decoder", "enable_prefix_caching", enable_prefix_caching
             ),
         )
-        self._pool = RequestPool(self._loaded.engine)
+        watch = AcceptanceWatch(None if speculation is None else speculation.model)
+        self._pool = RequestPool(self._loaded.engine, watch)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -208,6 +211,10 @@ class Decoder:
     def info(self) -> dict[str, Any]:
         """Return what is running: device, types, limits, heads, tree, and memory in bytes."""
         return self._loaded.describe()
+
+    def metrics(self) -> TotalMetrics:
+        """Return the counters of all requests so far: acceptance, and where the time went."""
+        return self._pool.metrics()
 
     def _prepare_chat(
         self, index: int, conversation: Sequence[Message], params: SamplingParams

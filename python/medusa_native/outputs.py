@@ -11,8 +11,33 @@ FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """Counters of one request.
+class StepTimes:
+    """Seconds of forward passes, by what they were spent on.
+
+    Parameters
+    ----------
+    draft
+        Laying out trees and prompts.
+    forward
+        The backbone, its logits included.
+    accept
+        Judging the drafts.
+    commit
+        Appending what was accepted to the cache, and recording it.
+    heads
+        The next guesses.
+    """
+
+    draft: float
+    forward: float
+    accept: float
+    commit: float
+    heads: float
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What is counted of one request, and of all together.
 
     A draft is one tree offered to the backbone. `num_draft_tokens` counts tree nodes without roots,
     so that its ratio to `num_accepted_tokens` is small for any tree: the figure to compare is
@@ -23,30 +48,65 @@ class Metrics:
     num_cached_tokens
         Positions whose keys and values were taken from the prefix cache instead of computed.
     num_preemptions
-        How often older requests took this one's pages; it then computes them again.
+        How often older requests took a request's pages; it then computes them again.
+    num_forward_passes
+        Of the backbone, prefill included. One that several requests share counts once for each of
+        them, and once in the total.
     num_steps
-        Decode steps; prefill is not one.
+        Decode steps of a sequence; prefill is not one.
     accepted_per_position
         ``[i]``: drafts whose node at depth i + 1 was accepted.
-    time_to_first_token, decode_time
-        Seconds from submission to the first token, and from there to the last.
-    tokens_per_second
-        After the first token; 0 where there is no second one.
+    rank_histogram
+        ``[i][r]``: accepted nodes at depth i + 1 that were their head's guess of rank r, 0 the
+        best.
+    step_times
+        Of those forward passes; one that is shared counts in full for each request.
     """
 
     num_prompt_tokens: int
+    num_cached_tokens: int
+    num_preemptions: int
     num_generated_tokens: int
+    num_forward_passes: int
     num_steps: int
     mean_acceptance_length: float
     num_drafts: int
     num_draft_tokens: int
     num_accepted_tokens: int
     accepted_per_position: list[int]
+    rank_histogram: list[list[int]]
+    step_times: StepTimes
+
+
+@dataclass(frozen=True)
+class Metrics(Counters):
+    """Counters of one request.
+
+    Parameters
+    ----------
+    time_to_first_token, decode_time
+        Seconds from submission to the first token, and from there to the last.
+    tokens_per_second
+        After the first token; 0 where there is no second one.
+    """
+
     time_to_first_token: float
     decode_time: float
     tokens_per_second: float
-    num_cached_tokens: int = 0
-    num_preemptions: int = 0
+
+
+@dataclass(frozen=True)
+class TotalMetrics(Counters):
+    """Counters of all requests of a decoder so far; `num_requests` were submitted.
+
+    `num_generated_tokens` includes tokens behind stop strings, which answers leave out.
+    """
+
+    num_requests: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain types, ready for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

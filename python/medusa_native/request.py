@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import astuple, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from medusa_native.logprobs import Logprob, as_dicts, cumulative
-from medusa_native.outputs import CompletionOutput, Metrics, RequestOutput, StreamChunk
+from medusa_native.outputs import (
+    CompletionOutput,
+    Metrics,
+    RequestOutput,
+    StepTimes,
+    StreamChunk,
+)
 
 if TYPE_CHECKING:
     from medusa_native import _core
@@ -126,7 +132,9 @@ def combine(metrics: Sequence[Metrics]) -> Metrics:
 
 
 def _sum(values: Sequence[Any]) -> Any:
-    """Add numbers, or lists element by element."""
+    """Add numbers, or lists and times element by element."""
+    if isinstance(values[0], StepTimes):
+        return StepTimes(*map(sum, zip(*map(astuple, values), strict=True)))
     if isinstance(values[0], list):
         return [_sum(column) for column in zip(*values, strict=True)]
     return sum(values)

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from medusa_native.outputs import Metrics
+from medusa_native.metrics import AcceptanceWatch, summarize, total
+from medusa_native.outputs import TotalMetrics
 
 if TYPE_CHECKING:
     from medusa_native import _core
@@ -21,8 +22,9 @@ class RequestPool:
     because the collector may close an abandoned stream in the middle of a call.
     """
 
-    def __init__(self, engine: _core.Engine) -> None:
+    def __init__(self, engine: _core.Engine, watch: AcceptanceWatch) -> None:
         self._engine = engine
+        self._watch = watch
         self._lock = threading.RLock()
         self._running: dict[int, Request] = {}
 
@@ -72,25 +74,9 @@ class RequestPool:
         request.metrics = summarize(counters, len(request.answer.token_ids))
         self._engine.forget(request_id)
         del self._running[request_id]
+        self._watch.look(self._engine.totals())
 
-
-def summarize(counters: _core.Metrics, num_generated_tokens: int) -> Metrics:
-    """Derive the published figures; tokens behind a stop string are not counted as generated."""
-    steps, seconds = counters.num_steps, counters.decode_time
-    return Metrics(
-        num_prompt_tokens=counters.num_prompt_tokens,
-        num_generated_tokens=num_generated_tokens,
-        num_steps=steps,
-        mean_acceptance_length=1 + counters.num_accepted_tokens / steps if steps else 1.0,
-        num_drafts=counters.num_drafts,
-        num_draft_tokens=counters.num_draft_tokens,
-        num_accepted_tokens=counters.num_accepted_tokens,
-        accepted_per_position=list(counters.accepted_per_position),
-        time_to_first_token=counters.time_to_first_token,
-        decode_time=seconds,
-        tokens_per_second=(num_generated_tokens - 1) / seconds
-        if seconds > 0 and num_generated_tokens > 1
-        else 0.0,
-        num_cached_tokens=counters.num_cached_tokens,
-        num_preemptions=counters.num_preemptions,
-    )
+    def metrics(self) -> TotalMetrics:
+        """Return the counters of all requests so far."""
+        with self._lock:
+            return total(self._engine.totals())

@@ -172,6 +172,7 @@ TEST(Engine, heads_that_are_always_right_are_accepted_to_full_depth) {
   EXPECT_EQ(metrics.num_steps, 8);  // one token by the prompt, then 8 steps of 5
   EXPECT_EQ(metrics.num_accepted_tokens, 32);
   EXPECT_EQ(metrics.accepted_per_position, (std::vector<int64_t>{8, 8, 8, 8}));
+  EXPECT_EQ(metrics.rank_histogram, (std::vector<int64_t>{8, 8, 8, 8}));
 }
 
 // The last token of the answer fills a page, and the accepted path goes on.

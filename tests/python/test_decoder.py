@@ -111,20 +111,6 @@ def test_stop_strings(medusa: Decoder) -> None:
     assert output.metrics.num_generated_tokens == len(answer.token_ids)
 
 
-def test_metrics(medusa: Decoder) -> None:
-    (output,) = medusa.generate("metrics", SamplingParams(max_tokens=32, ignore_eos=True))
-    metrics = output.metrics
-    assert metrics.num_prompt_tokens == len(output.prompt_token_ids)
-    assert metrics.num_generated_tokens == 32
-    assert metrics.num_drafts <= metrics.num_steps
-    assert metrics.num_accepted_tokens == sum(metrics.accepted_per_position)
-    expected = 1 + metrics.num_accepted_tokens / metrics.num_steps
-    assert metrics.mean_acceptance_length == pytest.approx(expected)
-    assert metrics.time_to_first_token > 0
-    assert metrics.tokens_per_second == pytest.approx(31 / metrics.decode_time)
-    json.dumps(output.to_dict())
-
-
 def test_plain_requests_on_a_decoder_with_heads(medusa: Decoder) -> None:
     params = [
         SamplingParams(max_tokens=16, ignore_eos=True, speculative=speculative)
