@@ -83,7 +83,7 @@ def measure_speeds(
     answers: Sequence[Answer],
     expected: Sequence[tuple[int, float]],
     *,
-    repeats: int = 3,
+    repeats: int = 1,
     progress: bool | None = None,
 ) -> list[Speed]:
     """Decode `answers` greedily with trees of several sizes, in turns.
