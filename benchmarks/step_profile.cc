@@ -67,6 +67,9 @@ class ProfilingBackend : public Backend {
   void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
     timed("logprobs", [&] { inner_->logprobs(logits, rows); });
   }
+  void posterior(Tensor logits, std::span<const PosteriorRow> rows) override {
+    timed("posterior", [&] { inner_->posterior(logits, rows); });
+  }
   void commit(const KvLayout& cache, Tensor keys, Tensor values,
               std::span<const CommitRow> rows) override {
     timed("commit", [&] { inner_->commit(cache, keys, values, rows); });
