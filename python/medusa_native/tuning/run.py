@@ -13,7 +13,7 @@ import numpy as np
 from medusa_native.checks import check_integer
 from medusa_native.engine import load_model, pack_heads
 from medusa_native.errors import InvalidArgument
-from medusa_native.heads import open_heads
+from medusa_native.heads import SHIPPED, open_heads
 from medusa_native.loading import load_checkpoint
 from medusa_native.tuning.calibration import (
     check_source,
@@ -102,7 +102,8 @@ def tune(
     model
         A GGUF file, a Hugging Face folder or a hub id.
     heads
-        A folder, a file or a hub id; ``"auto"``: those shipped for this model.
+        A folder, a file, a hub id, or the name of a set that ships; ``"auto"``: the one shipped
+        for this model.
     prompts
         JSON Lines with ``prompt`` or ``messages``, which the model answers first.
     answers
@@ -166,7 +167,8 @@ class _Run:
     ) -> None:
         self._checkpoint = checkpoint
         self._heads = open_heads(heads, checkpoint)
-        self._shipped = heads == "auto"
+        named = not Path(heads).exists()  # and not given as a path, which is to be written to
+        self._shipped = named and SHIPPED in self._heads.path.parents
         self._dtype, self._threads, self._shown = dtype, num_threads, progress
         self._vocab = int(checkpoint.config["vocab_size"])
         self._longest = int(checkpoint.config["max_position_embeddings"])
