@@ -239,8 +239,9 @@ def test_a_reader_that_leaves(model: Path) -> None:
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    model = save_model(tmp_path, max_position_embeddings=20_000)
-    command = process("generate", "-m", model, "-p", "x", "-n", 19_000, "--ignore-eos")
+    """More is to be written than a pipe holds, so that it cannot end before the signal comes."""
+    model = save_model(tmp_path, max_position_embeddings=200_000)
+    command = process("generate", "-m", model, "-p", "x", "-n", 190_000, "--ignore-eos")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
