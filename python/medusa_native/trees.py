@@ -14,7 +14,7 @@ from medusa_native.params import SpeculativeConfig, check_paths
 DEFAULT_TREE = "mc_sim_7b_63"
 # Nodes, root included, beyond which one more costs a step more time than it brings in tokens:
 # where products are bound by arithmetic, not by memory, small trees win (benchmarks/decode.py).
-NODES_THAT_PAY = {"amx": 64, "avx512_bf16": 12, "avx512": 8, "avx2": 8, "generic": 4}
+NODES_THAT_PAY = {"amx": 64, "avx512_bf16": 10, "avx512": 8, "avx2": 8, "generic": 4}
 Paths = Sequence[Sequence[int]]
 
 
