@@ -139,13 +139,14 @@ MEDUSA_INLINE Vec exp(Vec x) {
   p = fma(p, r, set1(1.6666665459e-1f));
   p = fma(p, r, set1(5.0000001201e-1f));
   p = fma(p, r * r, r) + 1.0f;
-  const Vec scaled = (Vec)((IVec)p + ((IVec)shifted << 23));
+  const Vec scaled = (Vec)((UVec)p + ((UVec)shifted << 23));  // below -87: no number at all
   return x < -87.0f ? Vec{} : scaled;
 }
 
 // Natural logarithm of positive normal numbers within 2 ulp (Cephes logf).
 MEDUSA_INLINE Vec log(Vec x) {
-  const IVec offset = (IVec)x - 0x3f3504f3;  // of sqrt(1/2): the mantissa falls in [0.7, 1.41)
+  const IVec offset =
+      (IVec)((UVec)x - 0x3f3504f3u);  // of sqrt(1/2): the mantissa falls in [0.7, 1.41)
   const Vec e = __builtin_convertvector(offset >> 23, Vec);
   const Vec m = (Vec)((offset & 0x7fffff) + 0x3f3504f3) - 1.0f;
   const Vec z = m * m;
