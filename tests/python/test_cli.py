@@ -25,7 +25,11 @@ def run(*arguments: object, stdin: str | None = None) -> Result:
 
 
 def process(*arguments: object) -> list[str]:
-    main = "from medusa_native.cli import main; main()"
+    """Ctrl-C reaches it even where the tests were started in the background, which ignores it."""
+    main = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from medusa_native.cli import main; main()"
+    )
     return [sys.executable, "-c", main, *map(str, arguments)]
 
 
