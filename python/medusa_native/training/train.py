@@ -238,25 +238,31 @@ class _Run:
             try:
                 self._loop(checkpoint, every, meter)
             except KeyboardInterrupt:
-                save_checkpoint(checkpoint, self._key, self.trainer, self._state)
+                self._save(checkpoint)
                 raise
         return self._validate()
+
+    def _save(self, checkpoint: Path) -> None:
+        """Only the trainer knows the step: Ctrl-C is raised after an update, before its report."""
+        self._state.step = self.trainer.num_steps
+        save_checkpoint(checkpoint, self._key, self.trainer, self._state)
 
     def _loop(self, checkpoint: Path, every: float, meter: Meter) -> None:
         saved = time.monotonic()
         order = np.empty(0, dtype=np.int64)
-        while self._state.step < self._total:
+        while True:
             epoch, index = divmod(self._state.step, self._steps_per_epoch)
+            if len(self._state.history) < epoch:
+                self._end_epoch(epoch, meter)
+            if index == 0 or time.monotonic() - saved >= every:
+                self._save(checkpoint)
+                saved = time.monotonic()
+            if self._state.step == self._total:
+                return
             if index == 0 or not order.size:
                 order = self._order(epoch)
             size = self._settings.batch_size
             self._step(order[index * size : (index + 1) * size], meter)
-            if self._state.step % self._steps_per_epoch == 0:
-                self._end_epoch(epoch, meter)
-            elif time.monotonic() - saved < every:
-                continue
-            save_checkpoint(checkpoint, self._key, self.trainer, self._state)
-            saved = time.monotonic()
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Rows in the order of an epoch; epoch 0 of the permutations chose the validation set."""
@@ -274,11 +280,11 @@ class _Run:
 
     def _end_epoch(self, epoch: int, meter: Meter) -> None:
         found = self._validate()
-        entry = {"epoch": epoch + 1, "step": self._state.step, **found.summary()}
+        entry = {"epoch": epoch, "step": self._state.step, **found.summary()}
         self._state.history.append(entry)
         top1 = " ".join(f"{head[0]:.3f}" for head in found.top)
         meter.say(
-            f"epoch {epoch + 1}: validation top-1 {top1}, {found.tokens_per_step:.3f} tokens a step "
+            f"epoch {epoch}: validation top-1 {top1}, {found.tokens_per_step:.3f} tokens a step "
             f"with {1 + len(found.paths)} nodes"
         )
 

@@ -15,7 +15,7 @@ from killing import start as start_process
 from safetensors import safe_open
 from tiny_model import permutation_tensors, save_model
 
-from medusa_native import Decoder, InvalidArgument, ModelFormatError, SamplingParams
+from medusa_native import Decoder, InvalidArgument, ModelFormatError, SamplingParams, _core
 from medusa_native.training import train
 
 SMALL: dict[str, Any] = {
@@ -136,6 +136,30 @@ def test_a_killed_run_ends_with_the_same_bits(
             break
     train(chain_model, data, out, **options)
     assert files(out) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["within an epoch", "at its end"])
+def test_ctrl_c_after_an_update_counts_the_update(
+    chain_model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """Python raises it between the update and the line that notes the step."""
+    options = SMALL | {"num_threads": 1}
+    whole = train(chain_model, data, tmp_path / "whole", **options)
+    stop_at = whole.history[0]["step"] - (0 if last else 3)
+    step = _core.Trainer.step
+
+    def interrupted(*arguments: Any) -> _core.StepReport:
+        report = step(*arguments)
+        if report.step == stop_at:
+            raise KeyboardInterrupt
+        return report
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(_core.Trainer, "step", interrupted)
+        train(chain_model, data, tmp_path / "out", **options)
+    rest = train(chain_model, data, tmp_path / "out", **options)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert rest.history == whole.history
 
 
 @pytest.mark.parametrize("limit", [10_000, 700_000], ids=["states", "checkpoint"])
