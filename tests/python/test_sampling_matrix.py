@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_model import perfect_heads, permutation_tensors, save_heads, save_model
 
@@ -126,6 +126,7 @@ def test_any_combination(
     accepted, preempted = [0], [0]
 
     @settings(max_examples=40, deadline=None)
+    @example([SamplingParams(max_tokens=60, ignore_eos=True)] * 8, 8)
     @given(st.lists(sampling(), min_size=8, max_size=8), st.sampled_from([1, 8]))
     def check(chosen: list[SamplingParams], count: int) -> None:
         prompts, params = PROMPTS[:count], chosen[:count]
