@@ -71,13 +71,13 @@ $(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
 	$(PIP) .
 	touch $@
 
-# An extra is installed once; pyproject.toml says when to look again.
+# By name, an extra adds its packages to the package that is there; by path it would build it again.
 $(VENV)/test: pyproject.toml | $(VENV)/package
-	$(PIP) ".[test]"
+	$(PIP) "medusa-native[test]"
 	touch $@
 
 $(VENV)/lint: pyproject.toml | $(VENV)/package
-	$(PIP) ".[lint]"
+	$(PIP) "medusa-native[lint]"
 	touch $@
 
 # The system's GoogleTest where it can be had; otherwise CMake fetches it.
