@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,22 @@ def add(name: str, settings: Mapping[str, Any], figures: Mapping[str, Any]) -> P
     """Write a run beside earlier ones of other settings or another device."""
     path = RESULTS / f"{name}.json"
     run = run_record(settings, figures)
-    earlier = json.loads(path.read_text())["runs"] if path.exists() else []
-    kept = [other for other in earlier if not _is_repeated(other, run)]
-    return _write(name, {"benchmark": name, "runs": [*kept, run]})
+    with _alone():
+        earlier = json.loads(path.read_text())["runs"] if path.exists() else []
+        kept = [other for other in earlier if not _is_repeated(other, run)]
+        return _write(name, {"benchmark": name, "runs": [*kept, run]})
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Of several benchmarks that end at the same time, each keeps what the others add."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _is_repeated(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
