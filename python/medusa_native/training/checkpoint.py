@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from medusa_native.errors import InvalidArgument, ModelFormatError
+from medusa_native.json_text import parse_json
 from medusa_native.loading.heads_writer import replace_file
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def load_checkpoint(path: Path, key: str, trainer: _core.Trainer) -> Progress | 
 
 def _state(body: bytes) -> dict[str, Any]:
     length = int.from_bytes(body[:8], "little")
-    header = json.loads(body[8 : 8 + length])
-    state: dict[str, Any] = json.loads(header["__metadata__"]["state"])
+    header = parse_json(body[8 : 8 + length])
+    state: dict[str, Any] = parse_json(header["__metadata__"]["state"])
     return state
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from medusa_native.demo_model import cache_folder
 from medusa_native.errors import InvalidArgument, ModelFormatError
+from medusa_native.json_text import parse_json
 from medusa_native.loading.heads_writer import replace_file
 from medusa_native.tuning.record import DeviceKey, Tuning, parse
 
@@ -96,7 +97,7 @@ def find_tuning(heads: HeadsCheckpoint) -> Tuning | None:
 def read_tuning(path: Path, num_heads: int) -> Tuning:
     """Read one file; ModelFormatError names it and what is wrong."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFormatError(f"{path}: cannot be read: {error}") from error
     return parse(str(path), value, num_heads)

@@ -14,10 +14,12 @@ import pytest
 from killing import kill_when, run_on_a_full_disk, size
 from killing import start as start_process
 from safetensors import safe_open
+from safetensors.numpy import save
 from tiny_model import permutation_tensors, save_model
 
 from medusa_native import Decoder, InvalidArgument, ModelFormatError, SamplingParams, _core
 from medusa_native.training import train
+from medusa_native.training.checkpoint import load_checkpoint
 
 SMALL: dict[str, Any] = {
     "num_heads": 3,
@@ -209,6 +211,15 @@ def test_damaged_checkpoints(chain_model: Path, data: Path, tmp_path: Path) -> N
             train(chain_model, data, tmp_path, **options)
     checkpoint.write_bytes(whole)
     train(chain_model, data, tmp_path, **options)
+
+
+def test_a_checkpoint_nested_too_deeply(tmp_path: Path) -> None:
+    body = save({}, metadata={"state": "[" * 100_000})
+    path = tmp_path / "checkpoint"
+    path.write_bytes(sha256(body).digest() + body)
+    trainer = _core.Trainer(np.zeros((4, 32), np.float32), num_heads=1, total_steps=1)
+    with pytest.raises(ModelFormatError, match="not a checkpoint: nested too deeply"):
+        load_checkpoint(path, "key", trainer)
 
 
 def test_shared_states_are_kept_and_reused(chain_model: Path, data: Path, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_a_damaged_file_is_passed_over(heads: HeadsCheckpoint) -> None:
     assert store.find_tuning(heads) == tuning(heads)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"heads": 1, "heads": 2}'])
+def test_json_that_nobody_writes(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tuning.json"
+    path.write_text(text)
+    with pytest.raises(ModelFormatError, match=r"tuning\.json: cannot be read: "):
+        store.read_tuning(path, 3)
+
+
 def changed(*route: Any, to: Any) -> Any:
     def change(value: dict[str, Any]) -> None:
         for key in route[:-1]:
