@@ -31,8 +31,7 @@ void ExactAcceptance::accept(Backend& backend, StepPlan& plan, const RowBatch& b
 void ExactAcceptance::start(StepPlan& plan) {
   cursors_.clear();
   for (PlanEntry& entry : plan) {
-    const int given = entry.is_prefill() ? entry.num_rows : 1;
-    for (int i = 0; i < given; ++i) entry.accepted_rows.push_back(entry.first_row + i);
+    entry.accept_first(entry.is_prefill() ? entry.num_rows : 1);
     if (entry.num_logits_rows > 0) cursors_.push_back({&entry, 0});
   }
 }

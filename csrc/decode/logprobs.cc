@@ -62,10 +62,9 @@ void LogprobRecorder::record_accepted(Backend& backend, StepPlan& plan, const Ro
     const size_t width = entry.sequence->logprobs_width();
     if (width == 0 || entry.num_logits_rows == 0) continue;
     const std::vector<int32_t>& accepted = entry.accepted_rows;
-    const int first = entry.first_row + entry.num_rows - entry.num_logits_rows;
     for (size_t i = entry.is_prefill() ? accepted.size() - 1 : 0; i < accepted.size(); ++i) {
       const bool last = i + 1 == accepted.size();
-      rows_.push_back({entry.first_logits_row + accepted[i] - first,
+      rows_.push_back({entry.logits_row(accepted[i]),
                        last ? entry.next_root : batch.tokens[accepted[i + 1]],
                        extend(entry.sequence->logprobs, width)});
     }

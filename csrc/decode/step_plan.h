@@ -73,6 +73,13 @@ struct PlanEntry {
   int32_t next_root = -1;
 
   bool is_prefill() const { return tree == nullptr; }
+  /// The logits row of a row of the batch. The last rows of an entry have logits.
+  int logits_row(int row) const {
+    return first_logits_row + row - (first_row + num_rows - num_logits_rows);
+  }
+  void accept_first(int count) {
+    for (int i = 0; i < count; ++i) accepted_rows.push_back(first_row + i);
+  }
 };
 
 /// Everything one forward pass computes. Entries beyond `size` are spare capacity.

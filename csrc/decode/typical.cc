@@ -56,11 +56,11 @@ void TypicalAcceptance::accept(Backend& backend, StepPlan& plan, const RowBatch&
 void TypicalAcceptance::start(StepPlan& plan) {
   next_level_.clear();
   for (PlanEntry& entry : plan) {
-    if (!entry.is_prefill()) {
+    if (entry.is_prefill()) {
+      entry.accept_first(entry.num_rows);
+    } else {
       reach(entry, 0);
-      continue;
     }
-    for (int i = 0; i < entry.num_rows; ++i) entry.accepted_rows.push_back(entry.first_row + i);
   }
   std::swap(level_, next_level_);
 }
@@ -129,11 +129,9 @@ void TypicalAcceptance::draw_roots(Backend& backend, StepPlan& plan, Tensor logi
   root_rows_.clear();
   for (const PlanEntry& entry : plan) {
     if (entry.num_logits_rows == 0) continue;
-    const int last = entry.accepted_rows.back() - entry.first_row;
-    const int skipped = entry.num_rows - entry.num_logits_rows;  // rows of a prompt without logits
     const int position = entry.committed + static_cast<int>(entry.accepted_rows.size());
-    SampleRow row =
-        sample_row(*entry.sequence, entry.first_logits_row + last - skipped, position, entry.path);
+    SampleRow row = sample_row(*entry.sequence, entry.logits_row(entry.accepted_rows.back()),
+                               position, entry.path);
     if (entry.sequence->drafts) row.temperature = 0;
     root_rows_.push_back(row);
   }

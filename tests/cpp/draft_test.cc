@@ -47,6 +47,8 @@ TEST(Draft, lays_trees_and_prompt_chunks_out_as_one_ragged_batch) {
   EXPECT_FALSE(batch.sequences[0].chain);
   EXPECT_TRUE(batch.sequences[1].chain);
   EXPECT_EQ(plan.entries[1].first_logits_row, 4);
+  EXPECT_EQ(plan.entries[0].logits_row(2), 2);
+  EXPECT_EQ(plan.entries[1].logits_row(6), 4);
 }
 
 TEST(Accept, descends_only_into_a_child_that_holds_the_token) {
