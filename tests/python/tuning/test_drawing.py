@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 from rich.console import Console
 
+from medusa_native.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axes
 from medusa_native.svg import Svg
 from medusa_native.tuning.drawing import draw_tree, tree_svg
 from medusa_native.tuning.plot import plot_speeds
@@ -65,3 +66,14 @@ def test_plot_has_a_disc_for_each_measurement() -> None:
     assert len((line.get("points") or "").split()) == 3
     low, high = (float(c.get("cy") or 0) for c in elements(svg, "circle"))
     assert high < low  # faster is higher up
+
+
+def test_axes_may_begin_anywhere() -> None:
+    axes = Axes((79.0, 101.0), (-0.25, 0.75))
+    assert axes.at(79, -0.25) == (LEFT, BOTTOM)
+    assert axes.at(101, 0.75) == (RIGHT, TOP)
+    svg = Svg(WIDTH, HEIGHT, "plot")
+    axes.draw(svg, "across", "up")
+    labels = [text.text for text in elements(str(svg), "text")]
+    up = ["-0.2", "0", "0.2", "0.4", "0.6"]
+    assert labels == [*up, "80", "85", "90", "95", "100", "across", "up"]
