@@ -18,6 +18,7 @@ from rich.table import Table
 
 from medusa_native.cli.demo import PROMPTS
 from medusa_native.demo_model import demo_model
+from medusa_native.tuning.store import processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results"
@@ -39,11 +40,8 @@ def resolve_model(model: str) -> str:
 
 def machine() -> dict[str, Any]:
     """Describe the processor and what of it this process may use."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": processor_name(),
         "processors": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "system": platform.platform(),
