@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from medusa_native import _core
 from medusa_native.errors import InvalidArgument
+from medusa_native.splitmix64 import splitmix64
 
 if TYPE_CHECKING:
     from medusa_native.sampling_params import SamplingParams
     from medusa_native.tokenizer import Tokenizer
-
-_WORD = 2**64 - 1
 
 
 def child_seed(seed: int, index: int) -> int:
     """Return the seed of the answer with this index among the n to one prompt.
 
     The first has `seed` itself, so that it is the answer of ``n=1``. Number i > 0 has output i of
-    SplitMix64 (Steele, Lea, Flood 2014) started at `seed`: neighbouring seeds, which other prompts
-    of the call have, are not met.
+    SplitMix64 started at `seed`: neighbouring seeds, which other prompts of the call have, are not
+    met.
     """
     if index == 0:
         return seed
-    word = (seed + index * 0x9E3779B97F4A7C15) & _WORD
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & _WORD
-    return word ^ (word >> 31)
+    return int(splitmix64(seed, np.array([index], dtype=np.uint64))[0])
 
 
 def check_typical(params: SamplingParams) -> None:

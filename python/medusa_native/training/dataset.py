@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medusa_native.errors import InvalidArgument
+from medusa_native.splitmix64 import splitmix64
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,15 +127,10 @@ def split(
 def permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Return a random order that depends on the arguments alone, not on NumPy's version.
 
-    Indices are sorted by SplitMix64 (Steele, Lea and Flood 2014) of (seed, epoch, index).
+    Indices are sorted by SplitMix64 of (seed, epoch, index).
     """
-    start = (seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03) % 2**64
-    with np.errstate(over="ignore"):
-        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z += np.uint64(start)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.argsort(z ^ (z >> np.uint64(31)), kind="stable")
+    start = seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03
+    return np.argsort(splitmix64(start, np.arange(1, count + 1, dtype=np.uint64)), kind="stable")
 
 
 def most_frequent(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int32]:
