@@ -146,7 +146,7 @@ def parse(where: str, value: Any, max_depth: int) -> Tuning:
         return Tuning(str(found["heads"]), table, devices)
     except KeyError as error:
         raise ModelFormatError(f"{where}: field {error} is missing") from error
-    except (TypeError, ValueError, InvalidArgument) as error:
+    except (TypeError, ValueError, OverflowError, InvalidArgument) as error:
         raise ModelFormatError(f"{where}: not a tuning: {error}") from error
 
 
@@ -157,7 +157,7 @@ def _object(where: str, value: Any) -> Mapping[str, Any]:
 
 
 def _table(value: Any, max_depth: int) -> PathTable:
-    paths = tuple(tuple(int(rank) for rank in path) for path in value["paths"])
+    paths = tuple(tuple(_whole("paths", r, 0, 2**31 - 1) for r in path) for path in value["paths"])
     table = PathTable(
         paths,
         tuple(_positive("probabilities", p) for p in value["probabilities"]),
@@ -166,7 +166,7 @@ def _table(value: Any, max_depth: int) -> PathTable:
     )
     seen: set[tuple[int, ...]] = {()}
     for path in paths:
-        if not path or len(path) > max_depth or min(path) < 0 or path in seen:
+        if not path or len(path) > max_depth or path in seen:
             raise ValueError(f"paths: {list(path)} is no new path of at most {max_depth} ranks")
         if path[:-1] not in seen:
             raise ValueError(f"paths: {list(path)} comes before {list(path[:-1])}")
@@ -180,8 +180,8 @@ def _device(value: Any, max_nodes: int) -> DeviceTuning:
     costs = tuple(
         StepCost(
             int(cost["context"]),
-            int(cost["batch"]),
-            tuple(int(n) for n in cost["nodes"]),
+            _whole("batch", cost["batch"], 1, 4096),
+            tuple(_whole("nodes", n, 1, 256) for n in cost["nodes"]),
             tuple(_positive("seconds", s) for s in cost["seconds"]),
         )
         for cost in value["costs"]
@@ -190,10 +190,17 @@ def _device(value: Any, max_nodes: int) -> DeviceTuning:
         ascending = all(a < b for a, b in zip(cost.nodes, cost.nodes[1:], strict=False))
         if not cost.nodes or not ascending or len(cost.nodes) != len(cost.seconds):
             raise ValueError("costs: nodes must ascend, and each needs its seconds")
-    nodes = int(value["nodes"])
-    if not 1 <= nodes <= max_nodes:
-        raise ValueError(f"nodes: expected 1 to {max_nodes}, found {nodes}")
-    return DeviceTuning(DeviceKey(**value["key"]), nodes, int(value["context"]), costs)
+    nodes, context = _whole("nodes", value["nodes"], 1, max_nodes), int(value["context"])
+    if not any(cost.context == context and cost.batch == 1 for cost in costs):
+        raise ValueError(f"costs: none of one sequence at context {context}")
+    return DeviceTuning(DeviceKey(**value["key"]), nodes, context, costs)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    number = int(value)
+    if not low <= number <= high:
+        raise ValueError(f"{name}: expected {low} to {high}, found {number}")
+    return number
 
 
 def _positive(name: str, value: Any) -> float:
