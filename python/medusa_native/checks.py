@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -52,7 +52,8 @@ def checked_init(translate: Callable[[Kwargs], Kwargs]) -> Callable[[type[T]], t
 
 def check_number(owner: str, name: str, value: Any, low: float, high: float, bounds: str) -> float:
     """Return a finite number within bounds, which are spelled out as "[low, high)"."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and abs(value) <= sys.float_info.max):  # NaN, or an int beyond every float
         raise InvalidArgument(f"{owner}: {name} must be a finite number, found {value!r}")
     excluded = (bounds[0] == "(" and value == low) or (bounds[-1] == ")" and value == high)
     if not low <= value <= high or excluded:

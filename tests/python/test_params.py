@@ -58,6 +58,7 @@ def test_do_sample() -> None:
         ("min_tokens", 257),
         ("temperature", -0.1),
         ("temperature", float("nan")),
+        pytest.param("temperature", 10**400, id="beyond every float"),
         ("temperature", "hot"),
         ("top_p", 0.0),
         ("top_p", 1.1),
