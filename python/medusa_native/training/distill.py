@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from medusa_native import _core
 from medusa_native.engine import load_model
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import fingerprint
 from medusa_native.json_text import parse_json
-from medusa_native.loading import Checkpoint, load_checkpoint
+from medusa_native.loading import load_checkpoint
 from medusa_native.loading.heads_writer import replace_file
+from medusa_native.training.answering import Answering, AnswerSettings
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import (
-    Answer,
     Prompt,
     open_for_append,
     read_answers,
@@ -54,15 +52,11 @@ class DistillReport:
 
 
 @dataclass(frozen=True)
-class _Settings:
+class _Settings(AnswerSettings):
     """What must be equal for two runs to write one file."""
 
-    model: str
-    dtype: str
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
+    model: str = ""
+    dtype: str = ""
 
 
 def distill(
@@ -122,16 +116,18 @@ def distill(
     _check(max_tokens=max_tokens, max_num_seqs=max_num_seqs)
     listed = read_prompts(Path(prompts))[:limit]
     checkpoint = load_checkpoint(model)
-    settings = _Settings(fingerprint(checkpoint), dtype, max_tokens, temperature, top_p, seed)
+    settings = _Settings(max_tokens, temperature, top_p, seed, fingerprint(checkpoint), dtype)
     path = Path(output)
     with _answers_file(path, settings) as file:
         done = _keys_done(path, checkpoint.config["vocab_size"])
         todo = [(i, prompt) for i, prompt in enumerate(listed) if prompt.key not in done]
         length = max_model_len or max_tokens + 1024
-        length = min(length, checkpoint.config["max_position_embeddings"])
-        run = _Run(checkpoint, settings, length, max_num_seqs, num_threads or 0)
+        packed = load_model(checkpoint, dtype, num_threads or 0)
+        answering = Answering(
+            packed, checkpoint.tokenizer, settings, length=length, width=max_num_seqs
+        )
         with Meter("distill", len(listed), len(listed) - len(todo), shown=progress) as meter:
-            return run.answer(todo, file, meter, len(done))
+            return _write_answers(answering, todo, file, meter, len(done))
 
 
 def _check(**values: int) -> None:
@@ -170,77 +166,22 @@ def _keys_done(path: Path, vocab_size: int) -> set[int | str]:
     return {answer.key for answer in read_answers(path, vocab_size)}
 
 
-class _Run:
-    """One engine that works through a list of prompts."""
-
-    def __init__(
-        self, checkpoint: Checkpoint, settings: _Settings, length: int, width: int, threads: int
-    ) -> None:
-        self._tokenizer = checkpoint.tokenizer
-        self._settings = settings
-        self._length, self._width = length, width
-        model = load_model(checkpoint, settings.dtype, threads)
-        self._engine = _core.Engine(
-            model, None, _core.Tree.root_only(), max_num_seqs=width, max_model_len=length
-        )
-        self._open: dict[int, Answer] = {}
-        self._skipped = 0
-
-    def answer(
-        self, todo: list[tuple[int, Prompt]], file: TextIO, meter: Meter, earlier: int
-    ) -> DistillReport:
-        """Answer `todo`; every finished answer is written at once."""
-        waiting = deque(todo)
-        start = synced = time.monotonic()
-        answers = tokens = 0
-        first = meter.done
-        while waiting or self._open:
-            self._submit(waiting)
-            for output in self._engine.step() if self._open else ():
-                tokens += len(output.tokens)
-                answers += self._take(output, file)
-            seconds = time.monotonic() - start
-            meter.update(
-                first + answers + self._skipped, f"{tokens / max(seconds, 1e-9):.0f} tokens/s"
-            )
-            if time.monotonic() - synced > _SYNC_SECONDS:
-                synced = time.monotonic()
-                file.flush()
-                os.fsync(file.fileno())
-        return DistillReport(
-            earlier + answers, answers, tokens, self._skipped, time.monotonic() - start
-        )
-
-    def _submit(self, waiting: deque[tuple[int, Prompt]]) -> None:
-        """Keep every slot of the engine busy."""
-        while waiting and len(self._open) < 2 * self._width:
-            index, prompt = waiting.popleft()
-            ids = self._tokenizer.apply_chat_template(prompt.messages)
-            if len(ids) + self._settings.max_tokens > self._length:
-                self._skipped += 1
-                continue
-            request = self._engine.submit(ids, self._sampling(index))
-            self._open[request] = Answer(prompt.key, ids, [], "")
-
-    def _sampling(self, index: int) -> _core.SamplingParams:
-        s = self._settings
-        return _core.SamplingParams(
-            max_tokens=s.max_tokens,
-            temperature=s.temperature,
-            top_p=s.top_p,
-            seed=(s.seed + index) % 2**64,
-            stop_token_ids=list(self._tokenizer.eos_token_ids),
-        )
-
-    def _take(self, output: _core.StepOutput, file: TextIO) -> int:
-        """Add a step's tokens to their answer; write it when it is complete."""
-        answer = self._open[output.request_id]
-        tokens = [*answer.token_ids, *output.tokens]
-        answer = Answer(answer.key, answer.prompt_token_ids, tokens, output.finish_reason)
-        self._open[output.request_id] = answer
-        if output.finish_reason == "none":
-            return 0
-        file.write(answer.to_json() + "\n")
-        del self._open[output.request_id]
-        self._engine.forget(output.request_id)
-        return 1
+def _write_answers(
+    answering: Answering, todo: list[tuple[int, Prompt]], file: TextIO, meter: Meter, earlier: int
+) -> DistillReport:
+    """Answer `todo`; every finished answer is written at once."""
+    start = synced = time.monotonic()
+    answers, first = 0, meter.done
+    for finished in answering.steps(todo):
+        file.writelines(answer.to_json() + "\n" for answer in finished)
+        answers += len(finished)
+        speed = answering.num_tokens / max(time.monotonic() - start, 1e-9)
+        meter.update(first + answers + answering.num_skipped, f"{speed:.0f} tokens/s")
+        if time.monotonic() - synced > _SYNC_SECONDS:
+            synced = time.monotonic()
+            file.flush()
+            os.fsync(file.fileno())
+    seconds = time.monotonic() - start
+    return DistillReport(
+        earlier + answers, answers, answering.num_tokens, answering.num_skipped, seconds
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +10,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from medusa_native.errors import InvalidArgument
+from medusa_native.training.answering import Answering, AnswerSettings
 from medusa_native.training.dataset import NO_TARGET as NO_TOKEN
 from medusa_native.training.dataset import Dataset, make_dataset
-from medusa_native.training.distill import distill
 from medusa_native.training.hidden import answer_rows, next_batch
 from medusa_native.training.progress import Meter
-from medusa_native.training.records import read_answers, read_prompts
+from medusa_native.training.records import Answer, Prompt, read_answers
 from medusa_native.tuning.paths import MISS, NO_TARGET
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from medusa_native import _core
+    from medusa_native.tokenizer import Tokenizer
 
 T = TypeVar("T")
 NUM_RANKS = 32  # guesses of a head that a tree may use
+MAX_PROMPT = 1024  # tokens; longer prompts are left out
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,25 @@ def load_answers(path: str | Path, vocab_size: int, max_length: int, limit: int)
     return make_dataset(spread(read_answers(Path(path), vocab_size), limit), max_length)
 
 
-def make_answers(
-    model: str | Path,
-    prompts: str | Path,
-    max_length: int,
-    vocab_size: int,
-    limit: int,
-    **options: Any,
+def answer_prompts(
+    model: _core.Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    settings: AnswerSettings,
+    *,
+    progress: bool | None = None,
 ) -> Dataset:
-    """Let the model answer at most `limit` prompts; `options` are those of `distill`."""
-    lines = [
-        json.dumps({"id": prompt.key, "messages": prompt.messages})
-        for prompt in spread(read_prompts(Path(prompts)), limit)
-    ]
-    with tempfile.TemporaryDirectory(prefix="medusa-tune-") as folder:
-        chosen, path = Path(folder) / "prompts.jsonl", Path(folder) / "answers.jsonl"
-        chosen.write_text("\n".join(lines), encoding="utf-8")
-        distill(model, chosen, path, **options)
-        return load_answers(path, vocab_size, max_length, limit)
+    """Let the model answer prompts; those too long for it are left out."""
+    longest = model.config.max_position_embeddings
+    length = min(settings.max_tokens + MAX_PROMPT, longest)
+    answering = Answering(model, tokenizer, settings, length=length)
+    answers: list[Answer] = []
+    with Meter("answers", len(prompts), shown=progress) as meter:
+        for finished in answering.steps(enumerate(prompts)):
+            answers += finished
+            meter.update(len(answers) + answering.num_skipped)
+    order = {prompt.key: number for number, prompt in enumerate(prompts)}
+    return make_dataset(sorted(answers, key=lambda answer: order[answer.key]), longest)
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:

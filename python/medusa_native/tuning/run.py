@@ -15,10 +15,12 @@ from medusa_native.engine import load_model, pack_heads
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import SHIPPED, open_heads
 from medusa_native.loading import load_checkpoint
+from medusa_native.training.answering import AnswerSettings
+from medusa_native.training.records import read_prompts
 from medusa_native.tuning.calibration import (
+    answer_prompts,
     check_source,
     load_answers,
-    make_answers,
     rank_answers,
     spread,
 )
@@ -27,16 +29,17 @@ from medusa_native.tuning.record import DeviceTuning, PathTable, Tuning, best_si
 from medusa_native.tuning.replay import first_size, tokens_per_step
 from medusa_native.tuning.step_cost import measure_steps
 from medusa_native.tuning.store import device_key, heads_fingerprint, store_tuning
-from medusa_native.tuning.verify import Speed, expect, mean_context, measure_speeds
+from medusa_native.tuning.verify import Speed, beginning, expect, mean_context, measure_speeds
 
 if TYPE_CHECKING:
     from medusa_native.loading import Checkpoint
+    from medusa_native.training.records import Prompt
     from medusa_native.tuning.calibration import Calibration
     from medusa_native.tuning.record import StepCost
 
 CONTEXTS = (128, 512, 2048)
 BATCHES = (1, 2, 4, 8)
-_VERIFIED = 8  # answers that are decoded again
+_VERIFIED, _VERIFIED_TOKENS = 8, 64  # answers that are decoded again, and how much of them
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def tune(
     max_nodes: int = 64,
     contexts: Sequence[int] = CONTEXTS,
     batches: Sequence[int] = BATCHES,
-    repeats: int = 5,
+    repeats: int = 3,
     dtype: str = "bfloat16",
     num_threads: int | None = None,
     progress: bool | None = None,
@@ -133,14 +136,12 @@ def tune(
     """
     check_source(prompts, answers)
     _check(limit, max_nodes, repeats, contexts, batches)
+    listed = [] if prompts is None else spread(read_prompts(Path(prompts)), limit)
     run = _Run(load_checkpoint(model), heads, dtype, num_threads or 0, progress)
     if answers is not None:
         run.read_answers(answers, limit)
     else:
-        run.make_answers(
-            model, prompts, limit, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
-    run.load()
+        run.answer(listed, AnswerSettings(max_tokens, temperature, seed=seed))
     table = path_table(run.rank(), max_nodes)
     costs = run.time_steps(
         table,
@@ -169,26 +170,22 @@ class _Run:
         self._heads = open_heads(heads, checkpoint)
         named = not Path(heads).exists()  # and not given as a path, which is to be written to
         self._shipped = named and SHIPPED in self._heads.path.parents
-        self._dtype, self._threads, self._shown = dtype, num_threads, progress
+        self._shown = progress
         self._vocab = int(checkpoint.config["vocab_size"])
         self._longest = int(checkpoint.config["max_position_embeddings"])
+        self._model = load_model(checkpoint, dtype, num_threads)
+        self._packed = pack_heads(self._model, self._heads)
 
     def read_answers(self, path: str | Path, limit: int) -> None:
         """Take answers that `distill` wrote."""
         self._dataset = load_answers(path, self._vocab, self._longest, limit)
 
-    def make_answers(
-        self, model: str | Path, prompts: str | Path | None, limit: int, **options: Any
-    ) -> None:
+    def answer(self, prompts: Sequence[Prompt], settings: AnswerSettings) -> None:
         """Let the model answer prompts."""
-        assert prompts is not None
-        options |= {"dtype": self._dtype, "num_threads": self._threads, "progress": self._shown}
-        self._dataset = make_answers(model, prompts, self._longest, self._vocab, limit, **options)
-
-    def load(self) -> None:
-        """Pack model and heads."""
-        self._model = load_model(self._checkpoint, self._dtype, self._threads)
-        self._packed = pack_heads(self._model, self._heads)
+        tokenizer = self._checkpoint.tokenizer
+        self._dataset = answer_prompts(
+            self._model, tokenizer, prompts, settings, progress=self._shown
+        )
 
     def rank(self) -> Calibration:
         """Ask the heads at every row of the answers."""
@@ -218,8 +215,11 @@ class _Run:
         """Decode some of the answers again, with trees of several sizes."""
         first = self._dataset.first_row
         chosen = spread(range(len(self._dataset.answers)), _VERIFIED)
-        answers = [self._dataset.answers[i] for i in chosen]
-        ranks = [self._ranks.ranks[first[i] : first[i + 1]] for i in chosen]
+        answers = [beginning(self._dataset.answers[i], _VERIFIED_TOKENS) for i in chosen]
+        ranks = [
+            self._ranks.ranks[first[i] :][: len(answer.token_ids) - 1]
+            for i, answer in zip(chosen, answers, strict=True)
+        ]
         bounds = np.cumsum([0, *map(len, ranks)]).tolist()
         context = mean_context(answers)
         expected = expect(np.concatenate(ranks), bounds, table.paths, costs, context)
