@@ -37,7 +37,7 @@ def tune(
     batch: Annotated[
         list[int] | None, typer.Option(help="Sequences in a step; repeat for several.")
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Rounds of timing.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Rounds of timing.")] = 3,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for drawings of what was found.")
     ] = None,

@@ -7,6 +7,7 @@ rounds counts, so that a busy moment or a growing context favours none.
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import time
@@ -19,19 +20,16 @@ from medusa_native.training.progress import Meter
 from medusa_native.tuning.record import StepCost
 
 MAX_ROWS = 128
-MAX_CACHED = 4096  # positions of all sequences of one measurement
-_UNTIMED, _TIMED = 2, 2  # steps with one size before the next: the first still drafts for the last
-_WARM_UP = 4
+MAX_CACHED = 2048  # positions of all sequences of one measurement
+_UNTIMED, _TIMED = 1, 3  # steps with one size before the next: the first has guesses for the last
+_FINE = (*range(1, 13), 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
+_COARSE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
-def sizes_to_measure(max_nodes: int) -> list[int]:
-    """Every size where trees are small, then wider and wider apart, the largest included."""
-    sizes = [
-        n
-        for n in range(1, max_nodes + 1)
-        if n <= 16 or (n <= 32 and n % 2 == 0) or (n <= 64 and n % 4 == 0) or n % 8 == 0
-    ]
-    return sizes if sizes[-1] == max_nodes else [*sizes, max_nodes]
+def sizes_to_measure(max_nodes: int, batch: int = 1) -> list[int]:
+    """Small sizes, then wider and wider apart, the largest included; fewer for many sequences."""
+    grid = [*(_FINE if batch == 1 else _COARSE), *range(80, max_nodes, 16)]
+    return [*(n for n in grid if n < max_nodes), max_nodes]
 
 
 def cells(
@@ -55,7 +53,7 @@ def measure_steps(
     contexts: Sequence[int] = (128, 512, 2048),
     batches: Sequence[int] = (1, 2, 4, 8),
     max_nodes: int = 64,
-    repeats: int = 5,
+    repeats: int = 3,
     progress: bool | None = None,
 ) -> list[StepCost]:
     """Time engine steps for every context, batch size and tree size.
@@ -70,7 +68,7 @@ def measure_steps(
         Of a tree; trees of all sequences together have at most `MAX_ROWS`, or `max_nodes` if that
         is more.
     repeats
-        Rounds; each gives two samples.
+        Rounds; each gives three samples.
 
     Raises
     ------
@@ -89,7 +87,7 @@ def measure_steps(
         for turn in range(repeats):
             for context, batch in measured:
                 most = max(min(max_nodes, max(MAX_ROWS, max_nodes) // batch), 1)
-                sizes = sizes_to_measure(most)
+                sizes = sizes_to_measure(most, batch)
                 trees = [prefix_tree(paths, nodes) for nodes in sizes]
                 timer = StepTimer(model, heads, trees, tokens, context, batch)
                 for index, seconds in timer.run(turn):
@@ -127,6 +125,11 @@ def _longest(context: int) -> int:
     return context + 2 * _growth(context) + 64
 
 
+def _text_from(tokens: Sequence[int], start: int, size: int) -> list[int]:
+    """Return `size` tokens from `start` on, going round: sequences share no pages, as in use."""
+    return list(itertools.islice(itertools.cycle(tokens), start, start + size))
+
+
 class StepTimer:
     """One engine whose sequences are held near one context, for steps with any of `trees`."""
 
@@ -140,11 +143,11 @@ class StepTimer:
         batch: int = 1,
     ) -> None:
         self._trees = list(trees)
-        self._batch, self._growth = batch, _growth(context)
+        self._growth = _growth(context)
         self._grown = 0
         self._running: list[int] = []
         size = max(context - self._growth // 2, 1)
-        self._prompt = (list(tokens) * (size // len(tokens) + 1))[:size]
+        self._prompts = [_text_from(tokens, i * len(tokens) // batch, size) for i in range(batch)]
         self._engine = _core.Engine(
             model,
             heads,
@@ -169,18 +172,16 @@ class StepTimer:
                 yield index, time.perf_counter() - start
 
     def _begin(self) -> None:
-        """Put every sequence at the context's start, and warm up."""
+        """Put every sequence at the context's start."""
         for request in self._running:
             self._engine.forget(request)
-        length = self._engine.options.max_model_len - len(self._prompt)
+        length = self._engine.options.max_model_len - len(self._prompts[0])
         params = _core.SamplingParams(max_tokens=length)
-        self._running = [self._engine.submit(self._prompt, params) for _ in range(self._batch)]
+        self._running = [self._engine.submit(prompt, params) for prompt in self._prompts]
         waiting = set(self._running)
         while waiting:
             waiting -= {output.request_id for output in self._engine.step()}
         self._grown = 0
-        for _ in range(_WARM_UP):
-            self._step()
 
     def _step(self) -> None:
         outputs = self._engine.step()

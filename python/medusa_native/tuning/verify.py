@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import statistics
-from collections import defaultdict
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from medusa_native.tuning.record import StepCost
 
 Paths = Sequence[Sequence[int]]
-SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Speed:
     steps
         Decoding steps of all answers together.
     expected, measured
-        Tokens a second: from the paths and the measured step cost, and by the clock.
+        Tokens a second: from the paths and the measured step cost, and from decoding.
     """
 
     nodes: int
@@ -43,6 +42,30 @@ class Speed:
     tokens_per_step: float
     expected: float
     measured: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Answers, decoded with one tree.
+
+    Attributes
+    ----------
+    steps
+        Of each answer, those that brought its first token left out.
+    seconds
+        Of each answer after its first token, by the clock.
+    step_seconds
+        Of each answer, the median step: what a busy moment of the machine does not touch.
+    """
+
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...]
+    step_seconds: tuple[float, ...]
+
+    @property
+    def usual_seconds(self) -> float:
+        """Seconds of all steps, had each taken as long as the median one of its answer."""
+        return float(np.dot(self.steps, self.step_seconds))
 
 
 def seconds_at(costs: Sequence[StepCost], context: float, nodes: int) -> float:
@@ -76,6 +99,11 @@ def mean_context(answers: Sequence[Answer]) -> float:
     return float(np.average(positions, weights=weights))
 
 
+def beginning(answer: Answer, num_tokens: int) -> Answer:
+    """Return an answer as it is with its first tokens alone."""
+    return replace(answer, token_ids=answer.token_ids[:num_tokens])
+
+
 def measure_speeds(
     model: _core.Model,
     heads: _core.Heads,
@@ -83,10 +111,9 @@ def measure_speeds(
     answers: Sequence[Answer],
     expected: Sequence[tuple[int, float]],
     *,
-    repeats: int = 1,
     progress: bool | None = None,
 ) -> list[Speed]:
-    """Decode `answers` greedily with trees of several sizes, in turns.
+    """Decode `answers` greedily with trees of several sizes, in turns; median steps count.
 
     Parameters
     ----------
@@ -94,18 +121,17 @@ def measure_speeds(
         Best first; a tree of n nodes is the first n - 1.
     expected
         Tokens a second by size; sizes of `SIZES` that are among them are measured.
-    repeats
-        Times each answer is decoded with each size; the median counts.
     """
     expectation = dict(expected)
     sizes = [nodes for nodes in SIZES if nodes in expectation]
     trees = [prefix_tree(paths, nodes) for nodes in sizes]
-    found = decode_in_turns(model, heads, trees, answers, repeats=repeats, progress=progress)
     tokens = sum(len(answer.token_ids) - 1 for answer in answers)
-    return [
-        Speed(nodes, steps, tokens / steps, expectation[nodes], tokens / seconds)
-        for nodes, (steps, seconds) in zip(sizes, found, strict=True)
-    ]
+    speeds = []
+    found = decode_in_turns(model, heads, trees, answers, progress=progress)
+    for nodes, decoded in zip(sizes, found, strict=True):
+        steps, measured = sum(decoded.steps), tokens / decoded.usual_seconds
+        speeds.append(Speed(nodes, steps, tokens / steps, expectation[nodes], measured))
+    return speeds
 
 
 def decode_in_turns(
@@ -114,44 +140,31 @@ def decode_in_turns(
     trees: Sequence[_core.Tree],
     answers: Sequence[Answer],
     *,
-    repeats: int = 3,
     progress: bool | None = None,
-) -> list[tuple[int, float]]:
-    """Decode answers greedily, one at a time, with every tree in turn on one engine.
-
-    Returns
-    -------
-    list
-        Of each tree: steps of all answers together, and seconds after their first tokens, of each
-        answer the median of `repeats`.
-    """
-    seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
-    steps = [0] * len(trees)
+) -> list[Decoded]:
+    """Decode answers greedily, one at a time, with every tree in turn on one engine."""
     longest = max(len(a.prompt_token_ids) + len(a.token_ids) for a in answers)
     engine = _core.Engine(model, heads, union_tree(trees), max_num_seqs=1, max_model_len=longest)
+    found: list[list[tuple[int, float, float]]] = [[] for _ in trees]
     order = list(range(len(trees)))
-    with Meter("speed", repeats * len(answers) * len(trees), shown=progress) as meter:
-        for turn in range(repeats):
-            for number, answer in enumerate(answers):
-                random.Random(turn * len(answers) + number).shuffle(order)
-                for index in order:
-                    found = _decode(engine, trees[index], answer)
-                    seconds[index, number].append(found.decode_time)
-                    steps[index] += found.num_steps if turn == 0 else 0
-                    meter.update(meter.done + 1, f"{trees[index].size} nodes")
-    clock = [
-        sum(statistics.median(seconds[index, number]) for number in range(len(answers)))
-        for index in range(len(trees))
-    ]
-    return list(zip(steps, clock, strict=True))
+    with Meter("speed", len(answers) * len(trees), shown=progress) as meter:
+        for number, answer in enumerate(answers):
+            random.Random(number).shuffle(order)
+            for index in order:
+                found[index].append(_decode(engine, trees[index], answer))
+                meter.update(meter.done + 1, f"{trees[index].size} nodes")
+    return [Decoded(*zip(*runs, strict=True)) for runs in found]
 
 
-def _decode(engine: _core.Engine, tree: _core.Tree, answer: Answer) -> _core.Metrics:
+def _decode(engine: _core.Engine, tree: _core.Tree, answer: Answer) -> tuple[int, float, float]:
+    """Return steps, seconds and the median step of one answer after its first token."""
     engine.set_tree(tree)
     params = _core.SamplingParams(max_tokens=len(answer.token_ids))
     request = engine.submit(answer.prompt_token_ids, params)
+    times: list[float] = []
     while engine.has_unfinished():
-        engine.step()
+        if engine.step():
+            times.append(time.perf_counter())
     metrics = engine.metrics(request)
     engine.forget(request)
-    return metrics
+    return metrics.num_steps, metrics.decode_time, float(np.median(np.diff(times)))

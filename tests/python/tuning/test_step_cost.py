@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from medusa_native import InvalidArgument, SpeculativeConfig
+from medusa_native import InvalidArgument, SpeculativeConfig, _core
 from medusa_native.engine import LoadedEngine, load_engine
-from medusa_native.tuning.step_cost import MAX_CACHED, cells, measure_steps, sizes_to_measure
+from medusa_native.tuning.step_cost import (
+    MAX_CACHED,
+    StepTimer,
+    cells,
+    measure_steps,
+    sizes_to_measure,
+)
 
 PATHS = [[0], [1], [0, 0], [2], [0, 1], [0, 0, 0]]
 
@@ -22,9 +28,10 @@ def loaded(model: Path, heads: Path) -> LoadedEngine:
 
 def test_sizes() -> None:
     assert sizes_to_measure(1) == [1]
-    assert sizes_to_measure(20) == [*range(1, 17), 18, 20]
-    assert sizes_to_measure(41)[-3:] == [36, 40, 41]
-    assert sizes_to_measure(128)[-2:] == [120, 128]
+    assert sizes_to_measure(20) == [*range(1, 13), 14, 16, 20]
+    assert sizes_to_measure(41)[-3:] == [32, 40, 41]
+    assert sizes_to_measure(128)[-3:] == [96, 112, 128]
+    assert sizes_to_measure(16, batch=8) == [1, 2, 3, 4, 6, 8, 12, 16]
 
 
 def test_cells_fit_the_model_and_the_memory() -> None:
@@ -41,7 +48,7 @@ def test_every_cell_is_timed(loaded: LoadedEngine) -> None:
     )  # fmt: skip
     assert [(cost.context, cost.batch) for cost in costs] == [(32, 1), (32, 3), (100, 1), (100, 3)]
     for cost in costs:
-        assert cost.nodes == (1, 2, 3, 4, 5, 6, 7)
+        assert cost.nodes == ((1, 2, 3, 4, 5, 6, 7) if cost.batch == 1 else (1, 2, 3, 4, 6, 7))
         assert min(cost.seconds) > 0
 
 
@@ -52,6 +59,24 @@ def test_trees_of_many_sequences_share_the_rows(loaded: LoadedEngine) -> None:
         repeats=1,
     )  # fmt: skip
     assert cost.nodes == (1, 2, 3)
+
+
+def test_sequences_of_a_step_share_no_text(
+    loaded: LoadedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sequences that begin alike would share pages, and read them for less than in use."""
+    prompts: list[list[int]] = []
+    submit = _core.Engine.submit
+
+    def watched(engine: _core.Engine, prompt: list[int], params: _core.SamplingParams) -> int:
+        prompts.append(prompt)
+        return submit(engine, prompt, params)
+
+    monkeypatch.setattr(_core.Engine, "submit", watched)
+    assert loaded.heads is not None
+    list(StepTimer(loaded.model, loaded.heads, [loaded.tree], range(200), 32, batch=4).run(0))
+    assert len({tuple(prompt) for prompt in prompts}) == 4
+    assert {len(prompt) for prompt in prompts} == {16}
 
 
 def test_a_context_beyond_the_model(loaded: LoadedEngine) -> None:

@@ -50,7 +50,7 @@ def check(report: TuneReport) -> None:
     assert table.tokens_per_step[0] == 1
     assert list(table.probabilities) == sorted(table.probabilities, reverse=True)
     assert {(cost.context, cost.batch) for cost in report.device.costs} == {(64, 1), (64, 2)}
-    assert [speed.nodes for speed in report.speeds] == [1, 2, 4, 6, 8][: len(report.speeds)]
+    assert [speed.nodes for speed in report.speeds] == [1, 2, 4, 8][: len(report.speeds)]
     for speed in report.speeds:
         expected = table.tokens_per_step[speed.nodes - 1]
         assert speed.tokens_per_step == pytest.approx(expected, rel=1e-5)
@@ -144,7 +144,7 @@ def test_the_command(model: Path, own_heads: Path, prompts: Path, tmp_path: Path
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
     assert 1 <= facts["nodes"] == len(facts["medusa_choices"]) + 1 <= 6
-    assert [speed["nodes"] for speed in facts["speeds"]] == [1, 2, 4, 6]
+    assert [speed["nodes"] for speed in facts["speeds"]] == [1, 2, 4]
     assert {Path(path).name for path in facts["drawings"]} == {"tree.svg", "speed.svg"}
     shown = run(*arguments)
     assert "What pays" in shown.stdout
