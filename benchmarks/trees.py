@@ -1,10 +1,12 @@
 """Which tree: the tuned one, the reference's stock tree and the top-1 chain, on the same prompts.
 
-The tree is tuned on one set of prompts, which the model answers first, and measured on another.
-What is expected there comes from replaying the answers and from timed steps; what is measured, from
-the clock, all trees in turns on one engine.
+The tree is tuned on the answers to some prompts and measured on others: those of a second file, or
+of the same one, held out. Expected are the tokens a step of the prompts it was tuned on and the
+seconds of a step that stands alone; measured is decoding, all trees in turns on one engine, steps
+that stand alone timed in between. Medians count, so that a busy moment favours neither side.
 
-    python benchmarks/trees.py --calibration train.jsonl --prompts dev.jsonl --limit 64
+    python benchmarks/trees.py --calibration train.jsonl
+    python benchmarks/trees.py --calibration train.jsonl --prompts dev.jsonl
 """
 
 from __future__ import annotations
@@ -12,130 +14,199 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import common
-import numpy as np
 
 from medusa_native import _core
 from medusa_native.engine import load_model, pack_heads
 from medusa_native.heads import open_heads
 from medusa_native.loading import load_checkpoint
+from medusa_native.training.answering import AnswerSettings
 from medusa_native.training.dataset import Dataset
-from medusa_native.tuning.calibration import make_answers, rank_answers
-from medusa_native.tuning.record import best_size
+from medusa_native.training.records import Prompt, read_prompts
+from medusa_native.tuning.calibration import Calibration, answer_prompts, rank_answers, spread
+from medusa_native.tuning.plot import plot_speeds
+from medusa_native.tuning.record import PathTable, StepCost, best_size, speeds
 from medusa_native.tuning.replay import first_size, tokens_per_step
-from medusa_native.tuning.run import path_table, reference_cost
+from medusa_native.tuning.run import path_table
 from medusa_native.tuning.step_cost import StepTimer, measure_steps, prefix_tree
-from medusa_native.tuning.verify import decode_in_turns, mean_context
+from medusa_native.tuning.verify import Decoded, Speed, decode_in_turns, mean_context
 
-CONTEXTS = (64, 128, 256, 512)
-
-
-def stock_tree(num_heads: int) -> _core.Tree:
-    """Return the reference's tree for Vicuna-7B, without what is deeper than there are heads."""
-    return _core.Tree([p for p in _core.Tree.stock_paths("mc_sim_7b_63") if len(p) <= num_heads])
+ROUND = 4  # answers between one timing of steps and the next
+Trees = dict[str, _core.Tree]
 
 
-def time_trees(
-    model: _core.Model, heads: _core.Heads, trees: list[_core.Tree], text: list[int], repeats: int
-) -> dict[int, list[float]]:
-    """Return the median seconds of a step with each tree, by context."""
-    samples: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for turn in range(repeats):
-        for context in CONTEXTS:
-            for index, seconds in StepTimer(model, heads, trees, text, context).run(turn):
-                samples[context, index].append(seconds)
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its heads."""
+
+    model: _core.Model
+    heads: _core.Heads
+    tokenizer: Any
+
+    def answer(self, prompts: list[Prompt], max_tokens: int) -> Dataset:
+        return answer_prompts(self.model, self.tokenizer, prompts, AnswerSettings(max_tokens))
+
+
+def load(args: argparse.Namespace) -> Loaded:
+    checkpoint = load_checkpoint(common.resolve_model(args.model))
+    model = load_model(checkpoint, args.dtype, args.threads)
+    heads = pack_heads(model, open_heads(args.heads, checkpoint))
+    return Loaded(model, heads, checkpoint.tokenizer)
+
+
+def choose_prompts(args: argparse.Namespace) -> tuple[list[Prompt], list[Prompt]]:
+    """Return prompts to tune on and others to measure on."""
+    listed = read_prompts(Path(args.calibration))
+    if args.prompts is not None:
+        return spread(listed, args.calibration_limit), spread(
+            read_prompts(Path(args.prompts)), args.limit
+        )
+    chosen = spread(listed, args.calibration_limit + args.limit)
+    measured = spread(chosen, args.limit)
+    held_out = {prompt.key for prompt in measured}
+    return [prompt for prompt in chosen if prompt.key not in held_out], measured
+
+
+def contenders(table: PathTable, nodes: int, num_heads: int) -> Trees:
+    """Return all trees; of the stock tree, made for five heads, what is no deeper than ours."""
+    stock = [p for p in _core.Tree.stock_paths("mc_sim_7b_63") if len(p) <= num_heads]
+    largest = len(table.paths) + 1
     return {
-        context: [statistics.median(samples[context, i]) for i in range(len(trees))]
-        for context in CONTEXTS
+        "plain": _core.Tree.root_only(),
+        "chain": _core.Tree.chain(num_heads),
+        "mc_sim_7b_63": _core.Tree(stock),
+        "tuned": prefix_tree(table.paths, nodes),
+        "tuned_16": prefix_tree(table.paths, min(16, largest)),
+        "tuned_64": prefix_tree(table.paths, min(64, largest)),
     }
 
 
-def replay(tree: _core.Tree, ranks: Any, first_row: list[int]) -> float:
+def measure(
+    loaded: Loaded, trees: Trees, data: Dataset, context: int
+) -> tuple[dict[str, Decoded], dict[str, float]]:
+    """Decode the answers, and time steps in between; return the latters' medians."""
+    listed, text = list(trees.values()), text_of(data)
+    timed: list[list[float]] = [[] for _ in listed]
+    runs: list[list[Decoded]] = [[] for _ in listed]
+    for first in range(0, len(data.answers), ROUND):
+        timer = StepTimer(loaded.model, loaded.heads, listed, text, context)
+        for index, seconds in timer.run(first):
+            timed[index].append(seconds)
+        group = data.answers[first : first + ROUND]
+        for index, run in enumerate(decode_in_turns(loaded.model, loaded.heads, listed, group)):
+            runs[index].append(run)
+        print(f"{first + len(group)}/{len(data.answers)}", end="\r", file=sys.stderr, flush=True)
+    decoded = {name: joined(found) for name, found in zip(trees, runs, strict=True)}
+    return decoded, dict(zip(trees, map(statistics.median, timed), strict=True))
+
+
+def joined(runs: list[Decoded]) -> Decoded:
+    """Return runs over several groups of answers as one."""
+    fields = ("steps", "seconds", "step_seconds")
+    return Decoded(*(sum((getattr(run, field) for run in runs), ()) for field in fields))
+
+
+def figures_of(
+    tree: _core.Tree, calibration: Calibration, seconds: float, run: Decoded, tokens: int
+) -> dict[str, Any]:
+    """Hold what is expected of one tree against what was measured."""
     paths = sorted(tree.paths, key=len)
-    return tokens_per_step(first_size(ranks, paths), first_row, tree.size)
+    first = first_size(calibration.ranks, paths)
+    expected = tokens_per_step(first, calibration.first_row, tree.size)
+    steps = sum(run.steps)
+    length, usual = tokens / steps, run.usual_seconds
+    return {
+        "nodes": tree.size,
+        "tokens_a_step_expected": expected,
+        "tokens_a_step": length,
+        "tokens_a_step_off": length / expected - 1,
+        "step_ms_expected": 1e3 * seconds,
+        "step_ms": 1e3 * usual / steps,
+        "step_off": usual / steps / seconds - 1,
+        "tokens_per_second_expected": expected / seconds,
+        "tokens_per_second": tokens / usual,
+        "tokens_per_second_off": tokens / usual / (expected / seconds) - 1,
+        "tokens_per_second_by_clock": tokens / sum(run.seconds),
+    }
 
 
-def text_of(dataset: Dataset) -> list[int]:
-    return [token for answer in dataset.answers[:64] for token in answer.token_ids]
+def against_plain(run: Decoded, plain: Decoded) -> float:
+    """Return how many times as fast, the median over answers, each by the clock."""
+    pairs = zip(plain.seconds, run.seconds, strict=True)
+    return statistics.median(slow / fast for slow, fast in pairs)
 
 
-def main() -> int:
+def draw(by_name: dict[str, Any], cost: StepCost, table: PathTable) -> Path:
+    """Plot tokens a second over the size of the tuned tree, beside its results."""
+    tuned = [by_name[name] for name in by_name if name == "plain" or "tuned" in name]
+    discs = [
+        Speed(
+            f["nodes"], 0, f["tokens_a_step"], f["tokens_per_second_expected"],
+            f["tokens_per_second"],
+        )
+        for f in tuned
+    ]  # fmt: skip
+    path = common.RESULTS / "trees.svg"
+    path.write_text(plot_speeds(speeds(cost, table.tokens_per_step), discs))
+    return path
+
+
+def text_of(data: Dataset) -> list[int]:
+    return [token for answer in data.answers[:64] for token in answer.token_ids]
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
     parser.add_argument("--heads", default="auto")
     parser.add_argument("--calibration", required=True, help="JSON Lines of prompts to tune on")
-    parser.add_argument("--calibration-limit", type=int, default=400)
-    parser.add_argument("--prompts", required=True, help="JSON Lines of prompts to measure on")
-    parser.add_argument("--limit", type=int, default=64)
+    parser.add_argument("--calibration-limit", type=int, default=200)
+    parser.add_argument("--prompts", help="JSON Lines to measure on; default: held out")
+    parser.add_argument("--limit", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--max-nodes", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of timing steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dtype", default="bfloat16")
-    args = parser.parse_args()
+    return parser.parse_args()
 
-    path = common.resolve_model(args.model)
-    checkpoint = load_checkpoint(path)
-    vocab, longest = (int(checkpoint.config[k]) for k in ("vocab_size", "max_position_embeddings"))
-    opened = open_heads(args.heads, checkpoint)
-    limits = {"max_tokens": args.max_tokens, "dtype": args.dtype, "num_threads": args.threads}
-    tuned_on = make_answers(
-        path, args.calibration, longest, vocab, args.calibration_limit, **limits
+
+def main() -> int:
+    args = parse()
+    loaded = load(args)
+    tune_on, measure_on = choose_prompts(args)
+    calibration = rank_answers(
+        loaded.model, loaded.heads, loaded.answer(tune_on, args.max_tokens), progress=None
     )
-    data = make_answers(path, args.prompts, longest, vocab, args.limit, **limits)
-    model = load_model(checkpoint, args.dtype, args.threads)
-    heads = pack_heads(model, opened)
-    known = rank_answers(model, heads, tuned_on, progress=None)
-    ranked = rank_answers(model, heads, data, progress=None)
-
-    table = path_table(known, args.max_nodes)
-    costs = measure_steps(
-        model, heads, table.paths, text_of(data), contexts=CONTEXTS, batches=(1,),
-        max_nodes=args.max_nodes, repeats=args.repeats,
+    data = loaded.answer(measure_on, args.max_tokens)
+    table = path_table(calibration, args.max_nodes)
+    context = round(mean_context(data.answers))
+    (cost,) = measure_steps(
+        loaded.model, loaded.heads, table.paths, text_of(data), contexts=(context,), batches=(1,),
+        max_nodes=args.max_nodes,
     )  # fmt: skip
-    nodes = best_size(reference_cost(costs), table.tokens_per_step)
-    trees = {
-        "plain": _core.Tree.root_only(),
-        "chain": _core.Tree.chain(heads.num_heads),
-        "mc_sim_7b_63": stock_tree(heads.num_heads),
-        "tuned": prefix_tree(table.paths, nodes),
-        "tuned_64": prefix_tree(table.paths, min(args.max_nodes, len(table.paths) + 1)),
+    nodes = best_size(cost, table.tokens_per_step)
+    trees = contenders(table, nodes, loaded.heads.num_heads)
+    decoded, seconds = measure(loaded, trees, data, context)
+    tokens = int(data.first_row[-1])  # but the first of each answer
+    by_name = {
+        name: figures_of(tree, calibration, seconds[name], decoded[name], tokens)
+        | {"against_plain": against_plain(decoded[name], decoded["plain"])}
+        for name, tree in trees.items()
     }
-    listed = list(trees.values())
-    seconds = time_trees(model, heads, listed, text_of(data), args.repeats)
-    measured = decode_in_turns(model, heads, listed, data.answers)
-    context = mean_context(data.answers)
-    tokens = sum(len(answer.token_ids) - 1 for answer in data.answers)
-    by_name: dict[str, Any] = {}
-    for index, (name, tree) in enumerate(trees.items()):
-        step = float(np.interp(context, CONTEXTS, [seconds[c][index] for c in CONTEXTS]))
-        expected = replay(tree, ranked.ranks, ranked.first_row)
-        steps, clock = measured[index]
-        by_name[name] = {
-            "nodes": tree.size,
-            "tokens_a_step": tokens / steps,
-            "tokens_a_step_calibrated": replay(tree, known.ranks, known.first_row),
-            "step_ms": 1e3 * clock / steps,
-            "step_ms_expected": 1e3 * step,
-            "tokens_per_second": tokens / clock,
-            "expected_tokens_per_second": expected / step,
-            "measured_over_expected": tokens / clock * step / expected,
-        }
-    plain = by_name["plain"]["tokens_per_second"]
-    for entry in by_name.values():
-        entry["against_plain"] = entry["tokens_per_second"] / plain
     figures = {
-        "device": model.device_name,
+        "device": loaded.model.device_name,
         "mean_context": context,
         "tuned_paths": [list(p) for p in table.paths[: nodes - 1]],
         "trees": by_name,
     }
     columns = ["", *(name.replace("_", " ") for name in by_name["plain"])]
-    common.show(model.device_name, columns, [[n, *by_name[n].values()] for n in by_name])
-    print(common.save("trees", vars(args), figures))
+    common.show(figures["device"], columns, [[n, *by_name[n].values()] for n in by_name])
+    print(draw(by_name, cost, table))
+    print(common.add("trees", vars(args), figures))
     return 0
 
 
