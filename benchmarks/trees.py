@@ -12,6 +12,7 @@ that stand alone timed in between. Medians count, so that a busy moment favours 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import numpy as np
 
 from medusa_native import _core
 from medusa_native.engine import load_model, pack_heads
@@ -30,7 +32,7 @@ from medusa_native.training.records import Prompt, read_prompts
 from medusa_native.tuning.calibration import Calibration, answer_prompts, rank_answers, spread
 from medusa_native.tuning.plot import plot_speeds
 from medusa_native.tuning.record import PathTable, StepCost, best_size, speeds
-from medusa_native.tuning.replay import first_size, tokens_per_step
+from medusa_native.tuning.replay import first_size, relative_error, steps_of_answers
 from medusa_native.tuning.run import path_table
 from medusa_native.tuning.step_cost import StepTimer, measure_steps, prefix_tree
 from medusa_native.tuning.verify import Decoded, Speed, decode_in_turns, mean_context
@@ -111,19 +113,21 @@ def joined(runs: list[Decoded]) -> Decoded:
 
 
 def figures_of(
-    tree: _core.Tree, calibration: Calibration, seconds: float, run: Decoded, tokens: int
+    tree: _core.Tree, calibration: Calibration, seconds: float, data: Dataset, run: Decoded
 ) -> dict[str, Any]:
     """Hold what is expected of one tree against what was measured."""
-    paths = sorted(tree.paths, key=len)
-    first = first_size(calibration.ranks, paths)
-    expected = tokens_per_step(first, calibration.first_row, tree.size)
-    steps = sum(run.steps)
+    first = first_size(calibration.ranks, sorted(tree.paths, key=len))
+    replayed = steps_of_answers(first, calibration.first_row, tree.size)
+    rows, known = np.diff(data.first_row), np.diff(calibration.first_row)
+    expected, tokens, steps = known.sum() / replayed.sum(), rows.sum(), sum(run.steps)
     length, usual = tokens / steps, run.usual_seconds
+    errors = relative_error(rows, run.steps), relative_error(known, replayed)
     return {
         "nodes": tree.size,
         "tokens_a_step_expected": expected,
         "tokens_a_step": length,
         "tokens_a_step_off": length / expected - 1,
+        "standard_error_of_off": math.hypot(*errors),
         "step_ms_expected": 1e3 * seconds,
         "step_ms": 1e3 * usual / steps,
         "step_off": usual / steps / seconds - 1,
@@ -191,9 +195,8 @@ def main() -> int:
     nodes = best_size(cost, table.tokens_per_step)
     trees = contenders(table, nodes, loaded.heads.num_heads)
     decoded, seconds = measure(loaded, trees, data, context)
-    tokens = int(data.first_row[-1])  # but the first of each answer
     by_name = {
-        name: figures_of(tree, calibration, seconds[name], decoded[name], tokens)
+        name: figures_of(tree, calibration, seconds[name], data, decoded[name])
         | {"against_plain": against_plain(decoded[name], decoded["plain"])}
         for name, tree in trees.items()
     }

@@ -41,10 +41,10 @@ def first_size(
     return out
 
 
-def tokens_per_step(
+def steps_of_answers(
     first: npt.NDArray[np.int64], first_row: Sequence[int], num_nodes: int
-) -> float:
-    """Tokens a decoding step with a tree of `num_nodes`, each starting where the last one ended.
+) -> npt.NDArray[np.int64]:
+    """Return the decoding steps of each answer, each step starting where the last one ended.
 
     The first token of an answer comes with its prompt and counts as none; a path that goes beyond
     the answer's end yields what is left. So steps are those of the engine, one for one.
@@ -58,10 +58,28 @@ def tokens_per_step(
         first.
     """
     gained = (1 + (first <= num_nodes).sum(axis=1)).tolist()
-    steps = 0
-    for row, end in itertools.pairwise(first_row):
+    steps = np.zeros(len(first_row) - 1, dtype=np.int64)
+    for number, (row, end) in enumerate(itertools.pairwise(first_row)):
         at = row
         while at < end:
             at += gained[at]
-            steps += 1
-    return (first_row[-1] - first_row[0]) / max(steps, 1)
+            steps[number] += 1
+    return steps
+
+
+def tokens_per_step(
+    first: npt.NDArray[np.int64], first_row: Sequence[int], num_nodes: int
+) -> float:
+    """Tokens a decoding step with a tree of `num_nodes`, over all answers."""
+    steps = steps_of_answers(first, first_row, num_nodes)
+    return float((first_row[-1] - first_row[0]) / max(steps.sum(), 1))
+
+
+def relative_error(tokens: Sequence[int], steps: Sequence[int]) -> float:
+    """Return the standard error of tokens a step as a share of it, answers being a random draw.
+
+    That of a ratio of two sums (Cochran 1977, section 2.11).
+    """
+    count = len(steps)
+    off = np.asarray(tokens) / np.sum(tokens) - np.asarray(steps) / np.sum(steps)
+    return float(np.sqrt(count / max(count - 1, 1) * np.sum(off**2)))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 CONTEXTS = (128, 512, 2048)
 BATCHES = (1, 2, 4, 8)
-_VERIFIED, _VERIFIED_TOKENS = 8, 64  # answers that are decoded again, and how much of them
+_VERIFIED, _VERIFIED_TOKENS = 8, 48  # answers that are decoded again, and how much of them
 
 
 @dataclass(frozen=True)

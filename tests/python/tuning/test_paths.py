@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medusa_native.tuning.paths import BACK_OFF_ROWS, MISS, NO_TARGET, PathModel, fit_paths
-from medusa_native.tuning.replay import first_size, tokens_per_step
+from medusa_native.tuning.replay import first_size, relative_error, tokens_per_step
 
 
 def random_ranks(rows: int, heads: int, seed: int, most: int = 4) -> np.ndarray:
@@ -90,3 +90,14 @@ def test_replay_against_a_naive_one(seed: int, nodes: int) -> None:
             steps += 1
     found = tokens_per_step(first_size(ranks, paths), first_row, nodes)
     assert found == pytest.approx(40 / steps)
+
+
+def test_the_error_of_tokens_a_step_is_that_of_drawing_anew() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(50, 128, 400)
+    steps = (tokens / rng.uniform(1.3, 2.5, 400)).round().astype(int)
+    drawn = [rng.integers(0, 400, 400) for _ in range(2000)]
+    ratios = [tokens[i].sum() / steps[i].sum() for i in drawn]
+    found = relative_error(tokens.tolist(), steps.tolist())
+    assert found == pytest.approx(np.std(ratios) / np.mean(ratios), rel=0.1)
+    assert relative_error([4, 8], [2, 4]) == 0
