@@ -47,14 +47,17 @@ def _common(counters: _core.Metrics, num_generated_tokens: int) -> dict[str, Any
         "num_draft_tokens": counters.num_draft_tokens,
         "num_accepted_tokens": counters.num_accepted_tokens,
         "accepted_per_position": list(counters.accepted_per_position),
-        "rank_histogram": _by_depth(counters.rank_histogram, len(counters.accepted_per_position)),
+        "rank_histogram": ranks_by_depth(
+            counters.rank_histogram, len(counters.accepted_per_position)
+        ),
         "step_times": StepTimes(
             times.draft, times.forward, times.accept, times.commit, times.heads
         ),
     }
 
 
-def _by_depth(histogram: list[int], depth: int) -> list[list[int]]:
+def ranks_by_depth(histogram: list[int], depth: int) -> list[list[int]]:
+    """Return the core's flat histogram as a list for each depth."""
     ranks = len(histogram) // depth if depth else 0
     return [histogram[i * ranks : (i + 1) * ranks] for i in range(depth)]
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medusa_native.bench.runner import Run
+from medusa_native.bench.runner import PARTS, Run
+from medusa_native.metrics import ranks_by_depth
+
+if TYPE_CHECKING:
+    from medusa_native import _core
 
 NEAR_ZERO = 1.05  # tokens a step below which guessing is in vain
 
@@ -32,6 +36,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
         "inter_token_latency_ms": spread(gaps),
         "latency_ms": spread([request.latency for request in requests]),
         **acceptance(runs),
+        **step_times(runs),
     }
 
 
@@ -59,7 +64,22 @@ def acceptance(runs: Sequence[Run]) -> dict[str, Any]:
         "num_draft_tokens": sum(m.num_draft_tokens for m in counters),
         "num_accepted_tokens": accepted,
         "acceptance_per_position": [round(n / drafts, 4) if drafts else 0.0 for n in positions],
+        "rank_histogram": rank_histogram(counters),
     }
+
+
+def rank_histogram(counters: Sequence[_core.Metrics]) -> list[list[int]]:
+    """Return ``[i][r]``: accepted nodes at depth i + 1 that were their head's guess of rank r."""
+    each = [ranks_by_depth(m.rank_histogram, len(m.accepted_per_position)) for m in counters]
+    return np.sum(each, axis=0).astype(int).tolist() if each else []
+
+
+def step_times(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return how many forward passes there were, prompts included, and a mean one's parts."""
+    count = sum(run.passes.count for run in runs)
+    seconds = np.sum([run.passes.seconds for run in runs], axis=0)
+    parts = 1e3 * seconds / max(count, 1)
+    return {"num_forward_passes": count, "step_ms": dict(zip(PARTS, parts.tolist(), strict=True))}
 
 
 def warnings_of(medusa: dict[str, Any]) -> list[str]:

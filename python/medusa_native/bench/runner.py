@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from medusa_native import _core
 
+PARTS = ("draft", "forward", "accept", "commit", "heads")
+
 
 @dataclass
 class Timeline:
@@ -50,12 +52,39 @@ class Timeline:
 
 
 @dataclass(frozen=True)
+class Passes:
+    """Forward passes, each counted once however many requests shared it.
+
+    Attributes
+    ----------
+    seconds
+        What they took, by part, in the order of `PARTS`.
+    """
+
+    count: int = 0
+    seconds: tuple[float, ...] = (0.0,) * len(PARTS)
+
+    @classmethod
+    def so_far(cls, engine: _core.Engine) -> Passes:
+        """All passes of an engine."""
+        totals = engine.totals()
+        seconds = tuple(getattr(totals.step_times, part) for part in PARTS)
+        return cls(totals.num_forward_passes, seconds)
+
+    def since(self, earlier: Passes) -> Passes:
+        """Return those that came after `earlier`."""
+        pairs = zip(self.seconds, earlier.seconds, strict=True)
+        return Passes(self.count - earlier.count, tuple(b - a for b, a in pairs))
+
+
+@dataclass(frozen=True)
 class Run:
     """Requests that were in flight together."""
 
     requests: list[Timeline]
     counters: list[_core.Metrics]
     seconds: float
+    passes: Passes = Passes()
 
     @property
     def num_tokens(self) -> int:
@@ -70,6 +99,7 @@ def run_requests(
 
     End tokens do not end an answer, so that every run does the same work.
     """
+    before = Passes.so_far(engine)
     start = time.perf_counter()
     timelines: dict[int, Timeline] = {}
     for seed, prompt in enumerate(prompts):
@@ -87,4 +117,5 @@ def run_requests(
     finally:
         for request in timelines:
             engine.forget(request)
-    return Run(list(timelines.values()), counters, seconds)
+    passes = Passes.so_far(engine).since(before)
+    return Run(list(timelines.values()), counters, seconds, passes)

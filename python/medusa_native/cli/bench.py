@@ -103,6 +103,9 @@ def show(result: dict[str, Any]) -> None:
             style="yellow",
         )
     console.print(_table(result["sides"]))
+    console.print(_parts(result["sides"]))
+    if "medusa" in result["sides"]:
+        console.print(_ranks(result["sides"]["medusa"]))
     if "speedup" in result:
         same = {None: "", True: ", every token agrees", False: ", TOKENS DIFFER"}
         console.print(f"{result['speedup']:.2f} x plain{same[result['identical']]}")
@@ -117,9 +120,38 @@ def _table(sides: dict[str, dict[str, Any]]) -> Table:
         table.add_column(side, justify="right")
     first = next(iter(sides.values()))
     for name, value in first.items():
+        if name in ("rank_histogram", "step_ms"):
+            continue
         shown = [_cell(figures[name]) for figures in sides.values()]
         label = name.replace("_", " ")
         table.add_row(f"{label} (p50 / p95)" if isinstance(value, dict) else label, *shown)
+    return table
+
+
+def _parts(sides: dict[str, dict[str, Any]]) -> Table:
+    """Where the time of a forward pass goes."""
+    table = Table(title="A forward pass, ms", title_justify="left", box=None)
+    for column in ("", *sides):
+        table.add_column(column, justify="right" if column else "left")
+    for part in next(iter(sides.values()))["step_ms"]:
+        table.add_row(part, *(_share(part, figures["step_ms"]) for figures in sides.values()))
+    return table
+
+
+def _share(part: str, parts: dict[str, float]) -> str:
+    return f"{parts[part]:.3f}  {100 * parts[part] / (sum(parts.values()) or 1):3.0f} %"
+
+
+def _ranks(medusa: dict[str, Any]) -> Table:
+    """Which guess of each head won, in per cent of drafts; ranks that never did are left out."""
+    counts = medusa["rank_histogram"]
+    used = max((rank + 1 for row in counts for rank, n in enumerate(row) if n), default=0)
+    table = Table(title="Guess that won, % of drafts", title_justify="left", box=None)
+    for column in ("", *(f"rank {rank}" for rank in range(used))):
+        table.add_column(column, justify="right" if column else "left")
+    for head, row in enumerate(counts, 1):
+        shares = (f"{100 * n / max(medusa['num_drafts'], 1):.1f}" for n in row[:used])
+        table.add_row(f"head {head}", *shares)
     return table
 
 

@@ -11,8 +11,8 @@ from tiny_model import perfect_heads, permutation_tensors, save_heads, save_mode
 
 from medusa_native import Decoder, InvalidArgument, SamplingParams, SpeculativeConfig, _core
 from medusa_native.bench import run as bench
-from medusa_native.bench.report import spread, summarize, warnings_of
-from medusa_native.bench.runner import Run, Timeline, run_requests
+from medusa_native.bench.report import spread, step_times, summarize, warnings_of
+from medusa_native.bench.runner import PARTS, Passes, Run, Timeline, run_requests
 from medusa_native.bench.workload import random_workload, read_workload, repeat
 from medusa_native.engine import LoadedEngine, load_engine
 
@@ -37,7 +37,43 @@ def test_figures_by_hand() -> None:
     assert result["inter_token_latency_ms"]["mean"] == 1500
     assert result["latency_ms"]["p50"] == 3500
     assert result["mean_acceptance_length"] == 1
+    assert result["rank_histogram"] == []
     assert spread([]) == {"mean": 0, "p50": 0, "p95": 0}
+
+
+def test_parts_of_a_pass_by_hand() -> None:
+    """Of both runs together, so that the longer one counts more."""
+    few, many = Passes(1, (1.0, 2.0, 0.0, 0.0, 0.0)), Passes(3, (0.0, 6.0, 0.0, 0.0, 4.0))
+    result = step_times([Run([], [], 1.0, few), Run([], [], 1.0, many)])
+    assert result["num_forward_passes"] == 4
+    assert result["step_ms"] == {
+        "draft": 250, "forward": 2000, "accept": 0, "commit": 0, "heads": 1000,
+    }  # fmt: skip
+    assert many.since(few) == Passes(2, (-1.0, 4.0, 0.0, 0.0, 4.0))
+
+
+def test_a_pass_that_requests_share_counts_once(loaded: LoadedEngine) -> None:
+    run_requests(loaded.engine, [[1]], 2, speculative=True)  # what came before does not count
+    alone = run_requests(loaded.engine, [[5, 6, 7]], 12, speculative=False)
+    shared = run_requests(loaded.engine, [[5, 6, 7], [8, 9]], 12, speculative=False)
+    assert alone.passes.count == 12  # the prompt's, and one for each further token
+    assert shared.passes.count < sum(m.num_forward_passes for m in shared.counters)
+    assert all(0 < sum(run.passes.seconds) <= run.seconds for run in (alone, shared))
+
+
+def test_which_rank_won(tmp_path: Path) -> None:
+    """The heads' best guess is the model's own token: no other rank ever wins."""
+    tensors, permutation = permutation_tensors()
+    model = save_model(tmp_path / "model", tensors=tensors)
+    heads = save_heads(tmp_path / "heads", tensors=perfect_heads(tensors, permutation, 3))
+    config = SpeculativeConfig(model=heads, medusa_choices=[[0], [1], [0, 0]])
+    engine = load_engine(model, config, None, compute_type="bfloat16", num_threads=1).engine
+    runs = [run_requests(engine, [[5, 6]], 10, speculative=True) for _ in range(2)]
+    figures = summarize(runs)
+    accepted, drafts = figures["rank_histogram"], figures["num_drafts"]
+    assert [row[0] for row in accepted] == [drafts, drafts - 2 * (drafts % 2)]
+    assert [sum(row[1:]) for row in accepted] == [0, 0]
+    assert sum(map(sum, accepted)) == figures["num_accepted_tokens"]
 
 
 def test_a_run_decodes_what_a_decoder_does(loaded: LoadedEngine, plain: Decoder) -> None:
@@ -143,6 +179,11 @@ def test_the_command_for_people(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "every token agrees" in result.stdout
     assert "time to first token ms (p50 / p95)" in result.stdout
+    parts, ranks = result.stdout.split("A forward pass, ms")[1].split("Guess that won")
+    assert [line.split()[0] for line in parts.splitlines()[2:7]] == list(PARTS)
+    assert [line.split()[:2] for line in ranks.splitlines()[3:6]] == [
+        ["head", "1"], ["head", "2"], ["head", "3"],
+    ]  # fmt: skip
     assert "warning" not in result.stderr
 
 
