@@ -37,7 +37,6 @@ from medusa_native.tuning.run import path_table
 from medusa_native.tuning.step_cost import StepTimer, measure_steps, prefix_tree
 from medusa_native.tuning.verify import Decoded, Speed, decode_in_turns, mean_context
 
-ROUND = 4  # answers between one timing of steps and the next
 Trees = dict[str, _core.Tree]
 
 
@@ -90,24 +89,23 @@ def contenders(table: PathTable, nodes: int, num_heads: int) -> Trees:
 def measure(
     loaded: Loaded, trees: Trees, data: Dataset, context: int
 ) -> tuple[dict[str, Decoded], dict[str, float]]:
-    """Decode the answers, and time steps in between; return the latters' medians."""
+    """Decode the answers, and before each of them time steps, of which medians are returned."""
     listed, text = list(trees.values()), text_of(data)
     timed: list[list[float]] = [[] for _ in listed]
     runs: list[list[Decoded]] = [[] for _ in listed]
-    for first in range(0, len(data.answers), ROUND):
+    for number, answer in enumerate(data.answers):
         timer = StepTimer(loaded.model, loaded.heads, listed, text, context)
-        for index, seconds in timer.run(first):
+        for index, seconds in timer.run(number):
             timed[index].append(seconds)
-        group = data.answers[first : first + ROUND]
-        for index, run in enumerate(decode_in_turns(loaded.model, loaded.heads, listed, group)):
+        for index, run in enumerate(decode_in_turns(loaded.model, loaded.heads, listed, [answer])):
             runs[index].append(run)
-        print(f"{first + len(group)}/{len(data.answers)}", end="\r", file=sys.stderr, flush=True)
+        print(f"{number + 1}/{len(data.answers)}", end="\r", file=sys.stderr, flush=True)
     decoded = {name: joined(found) for name, found in zip(trees, runs, strict=True)}
     return decoded, dict(zip(trees, map(statistics.median, timed), strict=True))
 
 
 def joined(runs: list[Decoded]) -> Decoded:
-    """Return runs over several groups of answers as one."""
+    """Return runs over single answers as one."""
     fields = ("steps", "seconds", "step_seconds")
     return Decoded(*(sum((getattr(run, field) for run in runs), ()) for field in fields))
 
@@ -155,7 +153,7 @@ def draw(by_name: dict[str, Any], cost: StepCost, table: PathTable) -> Path:
         for f in tuned
     ]  # fmt: skip
     path = common.RESULTS / "trees.svg"
-    path.write_text(plot_speeds(speeds(cost, table.tokens_per_step), discs))
+    path.write_text(plot_speeds(speeds(cost, table.tokens_per_step), discs), encoding="utf-8")
     return path
 
 
@@ -206,8 +204,8 @@ def main() -> int:
         "tuned_paths": [list(p) for p in table.paths[: nodes - 1]],
         "trees": by_name,
     }
-    columns = ["", *(name.replace("_", " ") for name in by_name["plain"])]
-    common.show(figures["device"], columns, [[n, *by_name[n].values()] for n in by_name])
+    rows = [[figure, *(by_name[name][figure] for name in by_name)] for figure in by_name["plain"]]
+    common.show(figures["device"], ["", *by_name], rows)
     print(draw(by_name, cost, table))
     print(common.add("trees", vars(args), figures))
     return 0
