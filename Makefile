@@ -46,7 +46,7 @@ sanitize: $(VENV)/test googletest ## C++ tests and damaged files under ASan and 
 	done
 	PYTHON=$(BIN)/python tests/python/under_asan.sh build/asan tests/python/loading/test_damage.py
 
-bench: $(VENV)/package $(VENV)/test googletest ## speed, quality and losslessness, into benchmarks/results
+bench: $(VENV)/package $(VENV)/test googletest ## kernels, losslessness, quality, speed: benchmarks/results
 	$(CMAKE) --preset release
 	$(CMAKE) --build --preset release --target kernels_benchmark
 	build/release/benchmarks/kernels_benchmark $(JOBS)
