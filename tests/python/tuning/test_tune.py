@@ -90,6 +90,24 @@ def test_auto_is_what_was_stored(model: Path, own_heads: Path, prompts: Path) ->
     assert two.info()["tree"]["nodes"] == min(len(stored["table"]["paths"]) + 1, most)
 
 
+@pytest.mark.parametrize("field", ["device", "processor", "dtype", "weight_format"])
+def test_a_tuning_of_another_device_or_format_is_not_used(
+    model: Path, own_heads: Path, prompts: Path, field: str
+) -> None:
+    """Its paths are: they do not depend on the device. Its size and its seconds are not."""
+    report = tune(model, own_heads, prompts, **OPTIONS)
+    stored = json.loads(report.path.read_text())
+    stored["devices"][0]["nodes"] = 3
+    report.path.write_text(json.dumps(stored))
+    assert Decoder(model, own_heads, num_threads=1).info()["tree"]["nodes"] == 3
+    stored["devices"][0]["key"][field] = "another"
+    report.path.write_text(json.dumps(stored))
+    tree = Decoder(model, own_heads, num_threads=1).info()["tree"]
+    most = NODES_THAT_PAY[_core.cpu_isas()[0]]
+    assert tree["nodes"] == min(len(stored["table"]["paths"]) + 1, most) != 3
+    assert tree["adaptive"] is False
+
+
 def test_answers_instead_of_prompts(model: Path, own_heads: Path, prompts: Path) -> None:
     answers = prompts.with_name("answers.jsonl")
     distilled = run("distill", "-m", model, "--prompts", prompts, "-o", answers, "-n", 20)
