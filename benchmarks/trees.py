@@ -3,7 +3,7 @@
 The tree is tuned on the answers to some prompts and measured on others: those of a second file, or
 of the same one, held out. Expected are the tokens a step of the prompts it was tuned on and the
 seconds of a step that stands alone; measured is decoding, all trees in turns on one engine, steps
-that stand alone timed in between. Medians count, so that a busy moment favours neither side.
+that stand alone timed after every answer. Medians count, so that a busy moment favours neither side.
 
     python benchmarks/trees.py --calibration train.jsonl
     python benchmarks/trees.py --calibration train.jsonl --prompts dev.jsonl
@@ -88,20 +88,22 @@ def contenders(table: PathTable, nodes: int, num_heads: int) -> Trees:
 
 def measure(
     loaded: Loaded, trees: Trees, data: Dataset, context: int
-) -> tuple[dict[str, Decoded], dict[str, float]]:
-    """Decode the answers, and before each of them time steps, of which medians are returned."""
+) -> dict[str, tuple[Decoded, list[float]]]:
+    """Decode the answers; after each of them time steps, of which the median is returned."""
     listed, text = list(trees.values()), text_of(data)
-    timed: list[list[float]] = [[] for _ in listed]
     runs: list[list[Decoded]] = [[] for _ in listed]
+    timed: list[list[float]] = [[] for _ in listed]
     for number, answer in enumerate(data.answers):
+        found = decode_in_turns(loaded.model, loaded.heads, listed, [answer])
         timer = StepTimer(loaded.model, loaded.heads, listed, text, context)
-        for index, seconds in timer.run(number):
-            timed[index].append(seconds)
-        for index, run in enumerate(decode_in_turns(loaded.model, loaded.heads, listed, [answer])):
+        samples = [*timer.run(2 * number), *timer.run(2 * number + 1)]
+        for index, run in enumerate(found):
             runs[index].append(run)
+            timed[index].append(statistics.median(s for i, s in samples if i == index))
         print(f"{number + 1}/{len(data.answers)}", end="\r", file=sys.stderr, flush=True)
-    decoded = {name: joined(found) for name, found in zip(trees, runs, strict=True)}
-    return decoded, dict(zip(trees, map(statistics.median, timed), strict=True))
+    return {
+        name: (joined(run), seconds) for name, run, seconds in zip(trees, runs, timed, strict=True)
+    }
 
 
 def joined(runs: list[Decoded]) -> Decoded:
@@ -111,14 +113,18 @@ def joined(runs: list[Decoded]) -> Decoded:
 
 
 def figures_of(
-    tree: _core.Tree, calibration: Calibration, seconds: float, data: Dataset, run: Decoded
+    tree: _core.Tree, calibration: Calibration, timed: list[float], data: Dataset, run: Decoded
 ) -> dict[str, Any]:
-    """Hold what is expected of one tree against what was measured."""
+    """Hold what is expected of one tree against what was measured.
+
+    Step times of both sides are weighed alike: each answer's, by its steps.
+    """
     first = first_size(calibration.ranks, sorted(tree.paths, key=len))
     replayed = steps_of_answers(first, calibration.first_row, tree.size)
     rows, known = np.diff(data.first_row), np.diff(calibration.first_row)
     expected, tokens, steps = known.sum() / replayed.sum(), rows.sum(), sum(run.steps)
     length, usual = tokens / steps, run.usual_seconds
+    seconds = float(np.dot(run.steps, timed)) / steps
     errors = relative_error(rows, run.steps), relative_error(known, replayed)
     return {
         "nodes": tree.size,
@@ -192,11 +198,12 @@ def main() -> int:
     )  # fmt: skip
     nodes = best_size(cost, table.tokens_per_step)
     trees = contenders(table, nodes, loaded.heads.num_heads)
-    decoded, seconds = measure(loaded, trees, data, context)
+    found = measure(loaded, trees, data, context)
+    plain, _ = found["plain"]
     by_name = {
-        name: figures_of(tree, calibration, seconds[name], data, decoded[name])
-        | {"against_plain": against_plain(decoded[name], decoded["plain"])}
-        for name, tree in trees.items()
+        name: figures_of(tree, calibration, timed, data, run)
+        | {"against_plain": against_plain(run, plain)}
+        for (name, tree), (run, timed) in zip(trees.items(), found.values(), strict=True)
     }
     figures = {
         "device": loaded.model.device_name,
