@@ -10,6 +10,7 @@ the weight bytes a step reads with a bare read of as many bytes in the same proc
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -118,7 +119,7 @@ def summarize(name: str, runs: dict[str, list[Run]]) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--heads", default="auto")
+    parser.add_argument("--heads", default="auto", help="one or several, by commas")
     parser.add_argument("--prompts", help="JSON Lines with `prompt`")
     parser.add_argument("--limit", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=128)
@@ -134,10 +135,11 @@ def main() -> int:
     limits = {"dtype": args.dtype, "num_threads": args.threads, "max_num_seqs": 1}
     plain = Decoder(path, **limits)
     contenders = {"plain": contender(plain, args.max_tokens, speculative=False)}
-    for rows in map(int, args.rows.split(",")):
-        speculation = {"model": args.heads, "max_total_draft_tokens": rows - 1}
+    for heads, rows in itertools.product(args.heads.split(","), args.rows.split(",")):
+        speculation = {"model": heads, "max_total_draft_tokens": int(rows) - 1}
         medusa = Decoder(path, speculative_config=speculation, **limits)
-        name = f"medusa_{medusa.info()['tree']['nodes']}"
+        kind = "medusa" if heads == args.heads else heads
+        name = f"{kind}_{medusa.info()['tree']['nodes']}"
         contenders[name] = contender(medusa, args.max_tokens, speculative=True)
     if not args.no_transformers:
         contenders["transformers"] = transformers_contender(path, args.max_tokens, args.threads)
@@ -150,7 +152,11 @@ def main() -> int:
     figures = {
         "device": plain.info()["device"],
         "contenders": by_name,
-        "rows_over_one": {n: by_name[n]["step_ms"] / step for n in by_name if "medusa" in n},
+        "rows_over_one": {
+            name: found["step_ms"] / step
+            for name, found in by_name.items()
+            if name not in ("plain", "transformers")
+        },
         "step_bytes": step_bytes,
         "read_stream_gb_per_s": step_bytes / stream / 1e9,
         "plain_gb_per_s": step_bytes / step / 1e6,
