@@ -109,10 +109,26 @@ def union_tree(trees: Sequence[_core.Tree]) -> _core.Tree:
 
 def _cost(samples: dict[tuple[int, int, int], list[float]], context: int, batch: int) -> StepCost:
     cell = {n: times for (c, b, n), times in samples.items() if (c, b) == (context, batch)}
-    found = sorted((nodes, statistics.median(times)) for nodes, times in cell.items())
-    return StepCost(
-        context, batch, tuple(n for n, _ in found), tuple(round(s, 8) for _, s in found)
-    )
+    nodes = sorted(cell)
+    seconds = non_decreasing([statistics.median(cell[n]) for n in nodes])
+    return StepCost(context, batch, tuple(nodes), tuple(round(s, 8) for s in seconds))
+
+
+def non_decreasing(values: Sequence[float]) -> list[float]:
+    """Return the nearest values, by squares, that never fall: a larger tree never costs less.
+
+    Pool adjacent violators (Barlow et al. 1972). Without it the size of a tree would be chosen by
+    the luckiest of the timings.
+    """
+    pools: list[tuple[float, int]] = []  # mean and count, means rising
+    for value in values:
+        mean, count = value, 1
+        while pools and pools[-1][0] >= mean:
+            before, members = pools.pop()
+            mean = (before * members + mean * count) / (members + count)
+            count += members
+        pools.append((mean, count))
+    return [mean for mean, count in pools for _ in range(count)]
 
 
 def _growth(context: int) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medusa_native import InvalidArgument, SpeculativeConfig, _core
 from medusa_native.engine import LoadedEngine, load_engine
@@ -13,6 +16,7 @@ from medusa_native.tuning.step_cost import (
     StepTimer,
     cells,
     measure_steps,
+    non_decreasing,
     sizes_to_measure,
 )
 
@@ -83,3 +87,15 @@ def test_a_context_beyond_the_model(loaded: LoadedEngine) -> None:
     assert loaded.heads is not None
     with pytest.raises(InvalidArgument, match="512 positions"):
         measure_steps(loaded.model, loaded.heads, PATHS, [1], contexts=(500,))
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=12))
+def test_timings_that_fall_share_their_mean(values: list[float]) -> None:
+    """The minimax form of the same fit: max over starts of min over ends of means."""
+    count = len(values)
+    fit = [
+        max(min(np.mean(values[a:b]) for b in range(i + 1, count + 1)) for a in range(i + 1))
+        for i in range(count)
+    ]
+    assert non_decreasing(values) == pytest.approx(fit)
+    assert non_decreasing(sorted(values)) == pytest.approx(sorted(values))
