@@ -22,6 +22,7 @@ import numpy as np
 
 from medusa_native import SpeculativeConfig, _core
 from medusa_native.engine import LoadedEngine, TreeTuning, load_engine
+from medusa_native.tuning.step_cost import non_decreasing
 
 
 @dataclass(frozen=True)
@@ -96,29 +97,39 @@ def summarize(requests: list[Request], answers: list[Answer]) -> dict[str, float
     }
 
 
-def measure_step_seconds(model: _core.Model, most: int, steps: int) -> list[float]:
-    """Seconds of a forward pass of 1 to `most` rows: plain steps of as many sequences."""
+def measure_step_seconds(model: _core.Model, most: int, rounds: int) -> list[float]:
+    """Seconds of a forward pass of 1 to `most` rows: plain steps of as many sequences.
+
+    Sizes take turns, so that a busy moment favours none.
+    """
     engine = _core.Engine(model, None, _core.Tree.root_only(), max_num_seqs=most)
     sizes = sorted({n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, most) if n <= most})
-    seconds = []
-    for size in sizes:
-        params = _core.SamplingParams(max_tokens=steps + 8)
-        ids = [engine.submit([1 + i, 2, 3], params) for i in range(size)]
-        for _ in range(4):
-            engine.step()
-        times = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            engine.step()
-            times.append(time.perf_counter() - start)
-        seconds.append(statistics.median(times))
-        for request_id in ids:
-            engine.cancel(request_id)
-            engine.forget(request_id)
+    samples: dict[int, list[float]] = {size: [] for size in sizes}
+    for _ in range(rounds):
+        for size in sizes:
+            samples[size] += time_steps(engine, size)
+    seconds = non_decreasing([statistics.median(samples[size]) for size in sizes])
     return [float(x) for x in np.interp(range(1, most + 1), sizes, seconds)]
 
 
-def contenders(loaded: LoadedEngine, steps: int) -> dict[str, dict[str, Any]]:
+def time_steps(engine: _core.Engine, num_seqs: int, count: int = 5) -> list[float]:
+    """Seconds of each of `count` plain steps of so many sequences."""
+    params = _core.SamplingParams(max_tokens=count + 8)
+    ids = [engine.submit([1 + i, 2, 3], params) for i in range(num_seqs)]
+    for _ in range(4):
+        engine.step()
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        engine.step()
+        times.append(time.perf_counter() - start)
+    for request_id in ids:
+        engine.cancel(request_id)
+        engine.forget(request_id)
+    return times
+
+
+def contenders(loaded: LoadedEngine, rounds: int = 8) -> dict[str, dict[str, Any]]:
     """Engine options by name; an adaptive engine uses what was tuned, else what is measured now."""
     options = loaded.engine.options
     adapt = {
@@ -127,7 +138,7 @@ def contenders(loaded: LoadedEngine, steps: int) -> dict[str, dict[str, Any]]:
         "path_probability": options.path_probability,
     }
     if not options.adaptive:
-        adapt = TreeTuning(measure_step_seconds(loaded.model, 64, steps)).options(loaded.tree)
+        adapt = TreeTuning(measure_step_seconds(loaded.model, 64, rounds)).options(loaded.tree)
     root = _core.Tree.root_only()
     return {
         "plain": {"heads": None, "tree": root},
@@ -161,7 +172,7 @@ def main() -> int:
     )  # fmt: skip
     prompts = common.read_prompts(args.prompts, args.requests)
     requests = draw_requests(loaded, prompts, args.requests, args.rate, args.max_tokens, args.seed)
-    by_name = contenders(loaded, steps=20)
+    by_name = contenders(loaded)
     figures: dict[str, Any] = {"device": loaded.model.device_name, "nodes": loaded.tree.size}
     same, rows = True, []
     for seqs in map(int, args.seqs.split(",")):
