@@ -117,14 +117,16 @@ def figures_of(
 ) -> dict[str, Any]:
     """Hold what is expected of one tree against what was measured.
 
-    Step times of both sides are weighed alike: each answer's, by its steps.
+    Step times are compared answer by answer, each with those timed right after it, and the median
+    ratio counts: a machine that is slow for a while is so for both.
     """
     first = first_size(calibration.ranks, sorted(tree.paths, key=len))
     replayed = steps_of_answers(first, calibration.first_row, tree.size)
     rows, known = np.diff(data.first_row), np.diff(calibration.first_row)
     expected, tokens, steps = known.sum() / replayed.sum(), rows.sum(), sum(run.steps)
     length, usual = tokens / steps, run.usual_seconds
-    seconds = float(np.dot(run.steps, timed)) / steps
+    off = float(np.median(np.divide(run.step_seconds, timed)))
+    seconds = usual / steps / off
     errors = relative_error(rows, run.steps), relative_error(known, replayed)
     return {
         "nodes": tree.size,
@@ -134,7 +136,7 @@ def figures_of(
         "standard_error_of_off": math.hypot(*errors),
         "step_ms_expected": 1e3 * seconds,
         "step_ms": 1e3 * usual / steps,
-        "step_off": usual / steps / seconds - 1,
+        "step_off": off - 1,
         "tokens_per_second_expected": expected / seconds,
         "tokens_per_second": tokens / usual,
         "tokens_per_second_off": tokens / usual / (expected / seconds) - 1,
