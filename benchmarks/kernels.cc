@@ -1,10 +1,13 @@
 // Each product of a SmolLM2-135M and a Llama-2-7B layer: time, bytes, share of a read stream of the
 // same bytes in the same process, and t(rows) / t(1). Weights rotate through copies that together
-// exceed the caches, as in a model. Usage: kernels_benchmark [threads] [isa ...]
+// exceed the caches, as in a model. Usage: kernels_benchmark [threads] [isa | format | shape ...],
+// names or beginnings of names; none: all.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/ops.h"
@@ -58,18 +61,30 @@ void stream(ThreadPool& pool, const void* data, size_t bytes) {
   });
 }
 
-Weight make_weight(Backend& backend, const Shape& shape) {
-  std::vector<uint16_t> values(static_cast<size_t>(shape.k * shape.n));
+// Where the f16 fields of a block are, or the upper halves of plain numbers.
+bool exponent_byte(DType dtype, size_t at) {
+  if (block_elements(dtype) == 1) return at + 1 == block_bytes(dtype);
+  return dtype == DType::q6_k ? at == 209 : at == 1 || at == 3;
+}
+
+// Small numbers of either sign, or random codes with small scales.
+std::vector<uint8_t> random_bytes(DType dtype, int64_t elements) {
+  const size_t block = block_bytes(dtype);
+  std::vector<uint8_t> bytes(static_cast<size_t>(elements / block_elements(dtype)) * block);
+  const uint8_t exponent = block_elements(dtype) == 1 ? 0x3c : 0x1c;
   uint32_t state = 1;
-  for (uint16_t& v : values) {
+  for (size_t i = 0; i < bytes.size(); ++i) {
     state = state * 1664525 + 1013904223;
-    v = static_cast<uint16_t>(0x3c00 | (state >> 16 & 0x80ff));  // bf16 of magnitude 1/128 .. 1/64
+    const auto byte = static_cast<uint8_t>(state >> 24);
+    bytes[i] = exponent_byte(dtype, i % block) ? exponent | (byte & 0x80) : byte;
   }
-  const HostTensor host{values.data(), values.size() * 2, DType::bf16, {shape.n, shape.k}};
-  WeightSource source;
-  source.parts = {&host};
-  source.name = shape.name;
-  return backend.prepare_weight(source);
+  return bytes;
+}
+
+Weight make_weight(Backend& backend, const Shape& shape, DType dtype) {
+  const std::vector<uint8_t> bytes = random_bytes(dtype, shape.k * shape.n);
+  const HostTensor host{bytes.data(), bytes.size(), dtype, {shape.n, shape.k}};
+  return backend.prepare_weight({.parts = {&host}, .name = shape.name});
 }
 
 std::vector<Weight> copies_of(Weight first, Backend& backend) {
@@ -80,7 +95,7 @@ std::vector<Weight> copies_of(Weight first, Backend& backend) {
     Weight copy;
     copy.storage = backend.allocate(bytes);
     std::memcpy(copy.storage.data(), copies[0].storage.data(), bytes);
-    copy.dtype = copies[0].dtype;
+    copy.segments = copies[0].segments;
     copy.out_features = copies[0].out_features;
     copy.in_features = copies[0].in_features;
     copies.push_back(std::move(copy));
@@ -88,8 +103,8 @@ std::vector<Weight> copies_of(Weight first, Backend& backend) {
   return copies;
 }
 
-void measure(Backend& backend, ThreadPool& pool, const Shape& shape) {
-  const std::vector<Weight> weights = copies_of(make_weight(backend, shape), backend);
+void measure(Backend& backend, ThreadPool& pool, const Shape& shape, DType dtype) {
+  const std::vector<Weight> weights = copies_of(make_weight(backend, shape, dtype), backend);
   const size_t bytes = weights[0].storage.bytes();
   const size_t calls = std::max<size_t>(1, kTurnBytes / bytes);
   const int64_t out_cols = shape.epilogue == Epilogue::silu_mul ? shape.n / 2 : shape.n;
@@ -126,27 +141,52 @@ void measure(Backend& backend, ThreadPool& pool, const Shape& shape) {
   std::fflush(stdout);
 }
 
+constexpr DType kFormats[] = {DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
+                              DType::q4_k, DType::q5_k, DType::q6_k, DType::f32};
+
+// Whether an argument names it, or no argument is of its kind.
+template <class Names>
+bool wanted(std::span<char* const> arguments, const Names& names, std::string_view name) {
+  const auto begins = [](std::string_view text, const char* with) {
+    return text.starts_with(with);
+  };
+  bool any = false;
+  for (const char* argument : arguments) {
+    if (begins(name, argument)) return true;
+    for (const auto& other : names) any = any || begins(other, argument);
+  }
+  return !any;
+}
+
+void run(std::span<char* const> arguments, int threads) {
+  std::vector<std::string_view> isas, formats, shapes;
+  for (const cpu::Isa isa : cpu::supported_isas()) isas.push_back(cpu::name(isa));
+  for (const DType format : kFormats) formats.push_back(name(format));
+  for (const Shape& shape : kShapes) shapes.emplace_back(shape.name);
+  ThreadPool pool(threads);
+  for (const cpu::Isa isa : cpu::supported_isas()) {
+    if (!wanted(arguments, isas, cpu::name(isa))) continue;
+    for (const DType format : kFormats) {
+      if (!wanted(arguments, formats, name(format))) continue;
+      const bool wide = format == DType::f32;
+      const auto backend = make_cpu_backend(
+          isa, {.compute_type = wide ? ComputeType::float32 : ComputeType::bfloat16,
+                .num_threads = threads});
+      std::printf("%s, %s\n", backend->name().c_str(), name(format).data());
+      for (const Shape& shape : kShapes) {
+        const bool fits = shape.k % block_elements(format) == 0;
+        if (fits && wanted(arguments, shapes, shape.name)) measure(*backend, pool, shape, format);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace medusa::benchmark
 
 int main(int argc, char** argv) {
-  using namespace medusa;
+  const std::span<char* const> arguments(argv + 1, argv + argc);
   const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
-  const char* only = std::getenv("ONLY");
-  for (ComputeType compute : {ComputeType::bfloat16, ComputeType::float32}) {
-    for (cpu::Isa isa : cpu::supported_isas()) {
-      bool wanted = argc <= 2;
-      for (int i = 2; i < argc; ++i) wanted = wanted || cpu::name(isa) == argv[i];
-      if (!wanted) continue;
-      const auto backend = make_cpu_backend(isa, compute, threads);
-      ThreadPool pool(threads);
-      std::printf("%s, %s\n", backend->name().c_str(), name(backend->compute_dtype()).data());
-      for (const auto& shape : benchmark::kShapes) {
-        if (only == nullptr || std::strstr(shape.name, only))
-          benchmark::measure(*backend, pool, shape);
-      }
-    }
-    if (std::getenv("BF16_ONLY")) break;
-  }
+  medusa::benchmark::run(arguments.subspan(argc > 1 ? 1 : 0), threads);
   return 0;
 }

@@ -168,7 +168,7 @@ def main() -> int:
     speculation = SpeculativeConfig(model=args.heads, max_total_draft_tokens=limit)
     loaded = load_engine(
         common.resolve_model(args.model), speculation, None,
-        compute_type="bfloat16", num_threads=args.threads,
+        dtype="bfloat16", num_threads=args.threads,
     )  # fmt: skip
     prompts = common.read_prompts(args.prompts, args.requests)
     requests = draw_requests(loaded, prompts, args.requests, args.rate, args.max_tokens, args.seed)

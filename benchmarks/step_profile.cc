@@ -182,7 +182,7 @@ int main(int argc, char** argv) {
   using namespace medusa;
   const int context = argc > 1 ? std::atoi(argv[1]) : 200;
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
-  ProfilingBackend backend(make_cpu_backend(ComputeType::bfloat16, threads));
+  ProfilingBackend backend(make_cpu_backend({.num_threads = threads}));
   const ModelConfig config = smollm2();
   const RandomWeights weights(config);
   const Llama llama(backend, config, weights.tensors);

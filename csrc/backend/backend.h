@@ -131,6 +131,6 @@ class Backend {
 };
 
 /// The fastest CPU back end this machine runs, or the one MEDUSA_CPU_ISA names.
-std::shared_ptr<Backend> make_cpu_backend(ComputeType compute_type, int num_threads);
+std::shared_ptr<Backend> make_cpu_backend(const LoadOptions& options);
 
 }  // namespace medusa

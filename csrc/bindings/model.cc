@@ -53,14 +53,22 @@ ModelConfig make_config(const py::kwargs& kwargs) {
   return config.cast<ModelConfig>();
 }
 
+WeightFormat parse_format(const std::string& name) {
+  if (name == "as_stored") return WeightFormat::as_stored;
+  check(name == "widened", "weight_format: expected \"as_stored\" or \"widened\", found \"", name,
+        "\"");
+  return WeightFormat::widened;
+}
+
 Model load_model(const ModelConfig& config, const py::dict& tensors,
-                 const std::string& compute_type, int num_threads) {
+                 const std::string& compute_type, const std::string& weight_format,
+                 int num_threads) {
   TensorMap map;
   for (const auto& [key, value] : tensors) {
     const auto name = py::cast<std::string>(key);
     map.emplace(name, to_host_tensor(value, name));
   }
-  const LoadOptions options{parse_compute(compute_type), num_threads};
+  const LoadOptions options{parse_compute(compute_type), parse_format(weight_format), num_threads};
   const py::gil_scoped_release release;
   return Model::load(config, map, options);
 }
@@ -180,11 +188,14 @@ void register_model(py::module_& module) {
   register_config(module);
   py::class_<Model>(module, "Model", "A backbone with packed weights.")
       .def_static("load", &load_model, "config"_a, "tensors"_a, "compute_type"_a = "bfloat16",
-                  "num_threads"_a = 0,
+                  "weight_format"_a = "as_stored", "num_threads"_a = 0,
                   "Packs `tensors` (name to (buffer, dtype, shape)), which may go away afterwards.")
       .def_property_readonly("config", &Model::config)
       .def_property_readonly("compute_type",
                              [](const Model& model) { return compute_name(model.compute_type()); })
+      .def_property_readonly(
+          "weight_formats", &Model::weight_formats,
+          "Types that matrices are kept in, by name, and how many weights of each.")
       .def_property_readonly("num_threads", &Model::num_threads)
       .def_property_readonly("device_name", &Model::device_name)
       .def_property_readonly("weight_bytes", &Model::weight_bytes)

@@ -40,7 +40,7 @@ std::pair<std::vector<int32_t>, int32_t> accept_typical(const FloatMatrix& logit
   batch.tokens = tokens;
   const Tensor view{const_cast<float*>(logits.data()), DType::f32, logits.shape(0),
                     logits.shape(1)};
-  const auto backend = make_cpu_backend(ComputeType::float32, 1);
+  const auto backend = make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1});
   TypicalAcceptance(options, tree.depth(), tree.size()).accept(*backend, plan, batch, view);
   return {entry.accepted_rows, entry.next_root};
 }

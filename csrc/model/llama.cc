@@ -103,12 +103,28 @@ void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batc
   ops::linear(backend, ws.logits(count), picked, lm_head(), Epilogue::store);
 }
 
-size_t Llama::step_bytes() const {
-  size_t total = lm_head().bytes();
+std::vector<const Weight*> Llama::matrices() const {
+  std::vector<const Weight*> all{&lm_head()};
   for (const Layer& layer : layers_) {
-    total += layer.qkv.bytes() + layer.o.bytes() + layer.gate_up.bytes() + layer.down.bytes();
+    all.insert(all.end(), {&layer.qkv, &layer.o, &layer.gate_up, &layer.down});
   }
+  return all;
+}
+
+size_t Llama::step_bytes() const {
+  size_t total = 0;
+  for (const Weight* matrix : matrices()) total += matrix->bytes();
   return total;
+}
+
+std::map<std::string, int64_t> Llama::weight_formats() const {
+  std::map<std::string, int64_t> formats;
+  for (const Weight* matrix : matrices()) {
+    for (const WeightSegment& s : matrix->segments) {
+      formats[std::string(name(s.dtype))] += s.num_rows * matrix->in_features;
+    }
+  }
+  return formats;
 }
 
 size_t Llama::weight_bytes() const {

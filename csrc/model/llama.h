@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -29,6 +31,7 @@ class Llama {
   const Weight& embedding() const { return embedding_; }  // (vocab, hidden)
   const Weight& lm_head() const { return config_.tie_word_embeddings ? embedding_ : lm_head_; }
   size_t weight_bytes() const;
+  std::map<std::string, int64_t> weight_formats() const;  // type's name to elements
   size_t step_bytes() const;  // without the embedding table, of which a step reads a few rows
 
  private:
@@ -42,6 +45,7 @@ class Llama {
   };
 
   Layer load_layer(Backend& backend, const TensorMap& tensors, int index) const;
+  std::vector<const Weight*> matrices() const;  // of one forward pass
   void attention(Backend& backend, const Layer& layer, int index, const RowBatch& batch,
                  const KvLayout& cache, const Rope& rope, Workspace& workspace) const;
   void mlp(Backend& backend, const Layer& layer, int64_t rows, Workspace& workspace) const;

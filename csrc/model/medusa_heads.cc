@@ -20,14 +20,6 @@ HeadsWorkspace::HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64
   ids_ = store_.add(DType::i32, rows, top_k);
 }
 
-std::vector<float> unpack_rows(Backend& backend, const Weight& weight,
-                               std::span<const int32_t> ids) {
-  std::vector<float> rows(ids.size() * weight.in_features);
-  const Tensor out{rows.data(), DType::f32, static_cast<int64_t>(ids.size()), weight.in_features};
-  ops::embed(backend, out, weight, ids);
-  return rows;
-}
-
 MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source)
     : lm_head_(&llama.lm_head()),
       embedding_(source.grounded ? &llama.embedding() : nullptr),
@@ -76,9 +68,8 @@ void MedusaHeads::load_projection(Backend& backend, const Llama& llama,
   const std::vector<int64_t> shape{draft_vocab_, hidden};
   if (source.projection.empty()) {
     if (token_map_.empty()) return;
-    const std::vector<float> rows = unpack_rows(backend, llama.lm_head(), token_map_);
-    const HostTensor trimmed{rows.data(), rows.size() * sizeof(float), DType::f32, shape};
-    trimmed_lm_head_ = backend.prepare_weight({.parts = {&trimmed}, .name = "lm_head.weight"});
+    trimmed_lm_head_ = backend.prepare_weight(
+        {.packed = &llama.lm_head(), .rows = token_map_, .name = "lm_head.weight"});
     return;
   }
   check<ModelFormatError>(source.projection.size() == residual_.size(), "heads: expected ",

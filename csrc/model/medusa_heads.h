@@ -72,8 +72,4 @@ class MedusaHeads {
   int64_t draft_vocab_ = 0;
 };
 
-/// Rows `ids` of a packed matrix, widened to float: (ids.size(), in_features).
-std::vector<float> unpack_rows(Backend& backend, const Weight& weight,
-                               std::span<const int32_t> ids);
-
 }  // namespace medusa

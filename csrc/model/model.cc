@@ -29,7 +29,7 @@ int longest(std::span<const std::vector<int32_t>> sequences) {
 
 Model Model::load(const ModelConfig& config, const TensorMap& tensors, const LoadOptions& options) {
   check_config(config);
-  auto backend = make_cpu_backend(options.compute_type, options.num_threads);
+  auto backend = make_cpu_backend(options);
   return Model(std::make_shared<Impl>(std::move(backend), config, tensors));
 }
 
@@ -37,6 +37,9 @@ const ModelConfig& Model::config() const { return impl_->llama.config(); }
 ComputeType Model::compute_type() const {
   return impl_->backend->compute_dtype() == DType::f32 ? ComputeType::float32
                                                        : ComputeType::bfloat16;
+}
+std::map<std::string, int64_t> Model::weight_formats() const {
+  return impl_->llama.weight_formats();
 }
 int Model::num_threads() const { return impl_->backend->num_threads(); }
 std::string Model::device_name() const { return impl_->backend->name(); }

@@ -10,6 +10,11 @@ namespace medusa {
 /// Type of weights, of activations that enter a product, and of the key/value cache.
 enum class ComputeType : uint8_t { float32, bfloat16 };
 
+/// How weights are kept in memory. as_stored: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K of
+/// ggml in their blocks, where the compute type is bfloat16, and rows that meet them are rounded to
+/// 8 bits in groups of 32; widened: all in the compute type.
+enum class WeightFormat : uint8_t { as_stored, widened };
+
 enum class RopeScaling : uint8_t { none, linear, llama3 };
 
 /// Shape of a Llama-family backbone. Field names are those of Hugging Face's config.json.
@@ -41,6 +46,7 @@ struct ModelConfig {
 /// Where and how a model is loaded.
 struct LoadOptions {
   ComputeType compute_type = ComputeType::bfloat16;
+  WeightFormat weight_format = WeightFormat::as_stored;
   int num_threads = 0;  // 0: the processors this process may use
 };
 

@@ -35,6 +35,8 @@ class Model {
 
   const ModelConfig& config() const;
   ComputeType compute_type() const;
+  /// Types that matrices are kept in, by name, and how many weights of each.
+  std::map<std::string, int64_t> weight_formats() const;
   int num_threads() const;
   std::string device_name() const;  // "cpu (avx512_bf16, 2 threads)"
   size_t weight_bytes() const;      // packed weights held in memory

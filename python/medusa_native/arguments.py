@@ -25,14 +25,18 @@ def check_device(device: str) -> None:
         raise InvalidArgument(f"device must be 'auto' or 'cpu', found {device!r}")
 
 
-def compute_type(dtype: str) -> str:
-    """Return the core's name of a compute type."""
+def core_types(dtype: str) -> dict[str, str]:
+    """Return the core's compute type and weight format for a `dtype`, as keyword arguments."""
     if dtype in ("float16", "fp16", "half"):
         raise InvalidArgument("dtype 'float16' is for CUDA only; use 'bfloat16' or 'float32'")
-    names = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
+    names = {
+        "auto": ("bfloat16", "as_stored"),
+        "bfloat16": ("bfloat16", "widened"),
+        "float32": ("float32", "widened"),
+    }
     if dtype not in names:
         raise InvalidArgument(f"dtype must be one of {', '.join(names)}, found {dtype!r}")
-    return names[dtype]
+    return dict(zip(("compute_type", "weight_format"), names[dtype], strict=True))
 
 
 def limit(name: str, value: int | None) -> int:

@@ -12,7 +12,6 @@ from medusa_native.arguments import (
     Message,
     Prompt,
     check_device,
-    compute_type,
     is_conversation,
     limit,
     list_conversations,
@@ -53,7 +52,9 @@ class Decoder:
     device
         ``"auto"`` or ``"cpu"``.
     dtype
-        Compute type: ``"auto"`` (bfloat16), ``"bfloat16"`` or ``"float32"``.
+        ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
+        blocks and round what they are multiplied with to 8 bits, in groups of 32;
+        ``"bfloat16"``, ``"float32"``: widen all weights to that type and compute in it.
     max_model_len
         Tokens of prompt and answer together; default: the model's, bounded by memory.
     max_num_seqs
@@ -117,7 +118,7 @@ class Decoder:
             model,
             speculation,
             tokenizer,
-            compute_type=compute_type(dtype),
+            dtype=dtype,
             num_threads=limit("num_threads", num_threads),
             max_model_len=limit("max_model_len", max_model_len),
             max_num_seqs=limit("max_num_seqs", max_num_seqs),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medusa_native import _core
+from medusa_native.arguments import core_types
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import open_heads
 from medusa_native.loading import Checkpoint, load_checkpoint
@@ -64,7 +64,6 @@ class LoadedEngine:
     tokenizer: Tokenizer
     model_path: Path
     config: Mapping[str, Any]
-    weight_formats: Mapping[str, int]
 
     @property
     def vocab_size(self) -> int:
@@ -80,7 +79,7 @@ class LoadedEngine:
             "device": model.device_name,
             "num_threads": model.num_threads,
             "dtype": model.compute_type,
-            "weight_formats": dict(self.weight_formats),
+            "weight_formats": model.weight_formats,
             "heads": None if heads is None else describe_heads(heads),
             "tree": {
                 "nodes": self.tree.size,
@@ -121,7 +120,7 @@ def load_engine(
     speculative: SpeculativeConfig | None,
     tokenizer: str | Path | Tokenizer | None,
     *,
-    compute_type: str,
+    dtype: str,
     num_threads: int,
     tuning: TreeTuning | None = None,
     **limits: Any,
@@ -131,14 +130,13 @@ def load_engine(
     With `tuning` the tree adapts to load and acceptance; without, every step offers all of it.
     """
     checkpoint = load_checkpoint(model)
-    core_model = load_model(checkpoint, compute_type, num_threads)
-    formats = Counter(tensor.dtype for tensor in checkpoint.tensors.values())
+    core_model = load_model(checkpoint, dtype, num_threads)
     heads, tree = None, _core.Tree.root_only()
     options: dict[str, Any] = dict(limits)
     if speculative is not None and speculative.model is not None:
         opened = open_heads(speculative.model, checkpoint)
         heads = pack_heads(core_model, opened)
-        tree, found = _tree(speculative, opened, core_model, formats)
+        tree, found = _tree(speculative, opened, core_model)
         tuning = tuning or found
         options |= {
             name: getattr(speculative, name)
@@ -154,7 +152,6 @@ def load_engine(
         tokenizer=_tokenizer(tokenizer, checkpoint),
         model_path=checkpoint.path,
         config=checkpoint.config,
-        weight_formats=formats,
     )
 
 
@@ -162,7 +159,6 @@ def _tree(
     config: SpeculativeConfig,
     heads: HeadsCheckpoint,
     model: _core.Model,
-    weight_formats: Mapping[str, int],
 ) -> tuple[_core.Tree, TreeTuning | None]:
     """Return the tree asked for, and what is known of it here.
 
@@ -173,7 +169,7 @@ def _tree(
     if tuning is None:
         stored = heads.config.get("medusa_choices")
         return choose_tree(config, heads.num_heads, stored, isa), None
-    table, device = tuning.table, tuning.for_device(device_key(model, weight_formats))
+    table, device = tuning.table, tuning.for_device(device_key(model))
     if device is None:
         return choose_tree(config, heads.num_heads, table.paths, isa), None
     tree = choose_tree(config, heads.num_heads, table.paths, isa, device.nodes)
@@ -187,11 +183,11 @@ def isa_of(device_name: str) -> str:
     return device_name.partition("(")[2].partition(",")[0]
 
 
-def load_model(checkpoint: Checkpoint, compute_type: str, num_threads: int) -> _core.Model:
+def load_model(checkpoint: Checkpoint, dtype: str, num_threads: int) -> _core.Model:
     """Pack a backbone; the checkpoint may be dropped afterwards."""
     config = _core.ModelConfig(**checkpoint.config)
     tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
-    return _core.Model.load(config, tensors, compute_type=compute_type, num_threads=num_threads)
+    return _core.Model.load(config, tensors, **core_types(dtype), num_threads=num_threads)
 
 
 def pack_heads(model: _core.Model, heads: HeadsCheckpoint) -> _core.Heads:

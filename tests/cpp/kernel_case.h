@@ -20,7 +20,7 @@ struct KernelCase {
   ComputeType compute;
 
   std::shared_ptr<Backend> backend(int threads = 1) const {
-    return make_cpu_backend(*kernels, compute, threads);
+    return make_cpu_backend(*kernels, {.compute_type = compute, .num_threads = threads});
   }
   DType dtype() const { return compute == ComputeType::float32 ? DType::f32 : DType::bf16; }
   /// Relative error of one rounding to the compute type.

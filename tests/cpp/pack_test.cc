@@ -135,7 +135,7 @@ TEST(Isa, can_be_overridden_by_the_environment) {
   for (cpu::Isa isa : cpu::supported_isas()) {
     setenv("MEDUSA_CPU_ISA", std::string(cpu::name(isa)).c_str(), 1);
     EXPECT_EQ(cpu::choose_isa(), isa);
-    const auto backend = make_cpu_backend(ComputeType::bfloat16, 1);
+    const auto backend = make_cpu_backend({.num_threads = 1});
     EXPECT_EQ(backend->name(), text("cpu (", cpu::name(isa), ", 1 thread)"));
   }
   setenv("MEDUSA_CPU_ISA", "sse9", 1);

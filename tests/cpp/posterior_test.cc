@@ -139,7 +139,7 @@ TEST_P(PosteriorTest, row_is_the_same_alone_and_among_others) {
 }
 
 TEST(Posterior, refuses_what_does_not_fit) {
-  const auto backend = make_cpu_backend(ComputeType::float32, 1);
+  const auto backend = make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1});
   const Matrix logits(DType::f32, 2, 10);
   float entropy = 0;
   std::vector<float> out(1);

@@ -27,7 +27,7 @@ class TinyModel {
     config_.max_position_embeddings = 512;
     config_.tie_word_embeddings = true;
     fill();
-    options_ = {compute, num_threads};
+    options_ = {.compute_type = compute, .num_threads = num_threads};
   }
 
   ModelConfig& config() { return config_; }

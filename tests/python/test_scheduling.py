@@ -105,9 +105,7 @@ def test_an_adaptive_tree_does_not_change_tokens(
 ) -> None:
     def load(**options: Any) -> LoadedEngine:
         speculation = SpeculativeConfig(model=heads)
-        return load_engine(
-            model, speculation, None, compute_type="bfloat16", num_threads=2, **options
-        )
+        return load_engine(model, speculation, None, dtype="bfloat16", num_threads=2, **options)
 
     adaptive = load(tuning=TreeTuning(STEP_SECONDS), max_num_seqs=3)
     assert adaptive.describe()["tree"]["adaptive"] is True
@@ -120,7 +118,7 @@ def test_an_adaptive_tree_does_not_change_tokens(
 
 def test_adaptive_options_are_checked(model: Path, heads: Path) -> None:
     loaded = load_engine(
-        model, SpeculativeConfig(model=heads), None, compute_type="bfloat16", num_threads=2
+        model, SpeculativeConfig(model=heads), None, dtype="bfloat16", num_threads=2
     )
     core_model, tree = loaded.model, loaded.tree
     for name, options in {

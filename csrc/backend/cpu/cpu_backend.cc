@@ -6,11 +6,14 @@
 #include "backend/cpu/attention.h"
 #include "backend/cpu/logprobs.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/packed_rows.h"
 #include "backend/cpu/posterior.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/scratch.h"
+#include "backend/cpu/segments.h"
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "tensor/block_codes.h"
 #include "tensor/quants.h"
 
 namespace medusa {
@@ -35,16 +38,17 @@ void append_row(Tensor out, int64_t row, int64_t column, std::span<const float> 
   }
 }
 
-ElementType type_of(DType dtype) { return dtype == DType::f32 ? kF32 : kBf16; }
-
 // Rows of `cols` elements that make a thread worthwhile.
 int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kElementsPerThread / cols); }
 
 // The pool and the scratch serve one verb at a time.
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const KernelTable& kernels, DType compute, int num_threads)
-      : kernels_(kernels), compute_(compute), pool_(num_threads) {}
+  CpuBackend(const KernelTable& kernels, const LoadOptions& options)
+      : kernels_(kernels),
+        compute_(options.compute_type == ComputeType::float32 ? DType::f32 : DType::bf16),
+        weight_format_(options.weight_format),
+        pool_(options.num_threads) {}
 
   std::string name() const override {
     return text("cpu (", kernels_.name, ", ", pool_.num_threads(),
@@ -56,14 +60,13 @@ class CpuBackend final : public Backend {
   Buffer allocate(size_t bytes) override { return page_buffer(bytes); }
 
   Weight prepare_weight(const WeightSource& source) override {
-    return pack_weight(source, compute_, pool_);
+    return pack_weight(source, compute_, weight_format_, pool_);
   }
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
-    const auto gather = kernels_.embed[type_of(table.dtype)];
     pool_.parallel_for(out.rows, row_grain(out.cols), [&](int64_t first, int64_t last, int) {
       for (int64_t r = first; r < last; ++r) {
-        gather(out.row<float>(r), table.storage.data(), out.cols, ids[static_cast<size_t>(r)]);
+        read_row(out.row<float>(r), table, ids[static_cast<size_t>(r)]);
       }
     });
   }
@@ -71,29 +74,31 @@ class CpuBackend final : public Backend {
   void append_embedding(Tensor out, Tensor x, const Weight& table,
                         std::span<const int32_t> ids) override {
     const int64_t width = table.in_features;
-    const auto gather = kernels_.embed[type_of(table.dtype)];
     auto* wide = static_cast<float*>(scratch_.reserve(static_cast<size_t>(width) * sizeof(float)));
     for (int64_t r = 0; r < out.rows; ++r) {
       std::memcpy(out.row<char>(r), x.row<char>(r), x.row_bytes());
-      gather(wide, table.storage.data(), width, ids[static_cast<size_t>(r)]);
+      read_row(wide, table, ids[static_cast<size_t>(r)]);
       append_row(out, r, x.cols, {wide, static_cast<size_t>(width)});
     }
   }
 
   void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
     const RmsNormArgs args{x.row<float>(0), weight, out.data, x.cols, eps};
-    const auto norm = kernels_.rms_norm[type_of(out.dtype)];
+    const auto norm = kernels_.rms_norm[element_type(out.dtype)];
     pool_.parallel_for(x.rows, row_grain(x.cols),
                        [&](int64_t first, int64_t last, int) { norm(args, first, last); });
   }
 
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
     const LinearArgs args = linear_args(out, x, weight, epilogue);
-    const auto product = kernels_.linear[type_of(weight.dtype)];
     const int64_t panels = (weight.out_features + kPanel - 1) / kPanel;
-    const int64_t panel_bytes = kPanel * static_cast<int64_t>(x.row_bytes());
-    pool_.parallel_for(panels, std::max<int64_t>(1, kWeightBytesPerThread / panel_bytes),
-                       [&](int64_t first, int64_t last, int) { product(args, first, last); });
+    const int64_t bytes = static_cast<int64_t>(weight.storage.bytes()) / panels;
+    pool_.parallel_for(panels, std::max<int64_t>(1, kWeightBytesPerThread / bytes),
+                       [&](int64_t first, int64_t last, int) {
+                         for (const WeightSegment& s : weight.segments) {
+                           multiply(args, weight, s, first, last);
+                         }
+                       });
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
@@ -103,7 +108,7 @@ class CpuBackend final : public Backend {
         split.q_norm,      split.k_norm,          split.norm_eps,  rope.cos,
         rope.sin,          positions.data(),      split.num_heads, split.num_kv_heads,
         split.head_dim,    rope.interleaved};
-    const auto turn = kernels_.rope[type_of(split.keys.dtype)];
+    const auto turn = kernels_.rope[element_type(split.keys.dtype)];
     pool_.parallel_for(qkv.rows, row_grain(qkv.cols),
                        [&](int64_t first, int64_t last, int) { turn(args, first, last); });
   }
@@ -179,7 +184,6 @@ class CpuBackend final : public Backend {
     a.x_stride = x.cols;
     a.rows = x.rows;
     a.k = x.cols;
-    a.weight = weight.storage.data();
     a.bias = static_cast<const float*>(weight.bias.data());
     a.n = weight.out_features;
     a.finish = static_cast<Finish>(epilogue);
@@ -187,8 +191,35 @@ class CpuBackend final : public Backend {
     a.residual_stride = x.cols;
     a.out = out.data;
     a.out_stride = out.cols;
-    if (weight.dtype == DType::bf16) adapt_activations(a, x);
+    for (const WeightSegment& s : weight.segments) {
+      if (s.dtype == DType::bf16) adapt_activations(a, x);
+      if (block_format(s.dtype) != nullptr && a.groups == nullptr) a.groups = quantized(x);
+    }
     return a;
+  }
+
+  // The panels of one segment among first .. last - 1 of the whole.
+  void multiply(LinearArgs args, const Weight& weight, const WeightSegment& segment, int64_t first,
+                int64_t last) const {
+    const int64_t begin = segment.first_row / kPanel;
+    const int64_t end = (segment.first_row + segment.num_rows + kPanel - 1) / kPanel;
+    const auto bytes = static_cast<int64_t>(panel_bytes(segment.dtype, weight.in_features));
+    args.weight = static_cast<const char*>(weight.storage.data()) + segment.offset - begin * bytes;
+    const auto product = kernels_.linear[element_type(segment.dtype)];
+    if (std::max(first, begin) < std::min(last, end)) {
+      product(args, std::max(first, begin), std::min(last, end));
+    }
+  }
+
+  // Rows for products with blocks.
+  const QuantizedGroup* quantized(Tensor x) {
+    const int64_t groups = x.rows * x.cols / 32;
+    auto* out = static_cast<QuantizedGroup*>(
+        groups_.reserve(static_cast<size_t>(groups) * sizeof(QuantizedGroup)));
+    pool_.parallel_for(groups, kElementsPerThread / 32, [&](int64_t first, int64_t last, int) {
+      kernels_.quantize(out, x.data, first, last);
+    });
+    return out;
   }
 
   // What this ISA's bf16 products want beside, or instead of, the rows themselves.
@@ -215,7 +246,7 @@ class CpuBackend final : public Backend {
   void commit_layer(const KvLayout& cache, Tensor keys, Tensor values,
                     std::span<const CommitRow> rows, int layer) const {
     const int64_t first_row = keys.rows / cache.num_layers * layer;
-    const auto append = kernels_.commit[type_of(cache.dtype)];
+    const auto append = kernels_.commit[element_type(cache.dtype)];
     for (const CommitRow& row : rows) {
       const bool wide = cache.dtype == DType::f32;
       void* key_tiles = wide ? static_cast<void*>(cache.key_tile<float>(layer, row.page, 0))
@@ -229,28 +260,28 @@ class CpuBackend final : public Backend {
 
   const KernelTable& kernels_;
   const DType compute_;
+  const WeightFormat weight_format_;
   ThreadPool pool_;
-  Scratch scratch_;  // of the verb that runs
+  Scratch scratch_, groups_;  // of the verb that runs
 };
 
 }  // namespace
 }  // namespace cpu
 
-std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels, ComputeType compute_type,
-                                          int num_threads) {
-  const DType compute = compute_type == ComputeType::float32 ? DType::f32 : DType::bf16;
-  return std::make_shared<cpu::CpuBackend>(kernels, compute, num_threads);
+std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels,
+                                          const LoadOptions& options) {
+  return std::make_shared<cpu::CpuBackend>(kernels, options);
 }
 
-std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, ComputeType compute_type, int num_threads) {
+std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, const LoadOptions& options) {
   const auto supported = cpu::supported_isas();
   check<DeviceError>(std::find(supported.begin(), supported.end(), isa) != supported.end(),
                      "this machine does not run ", name(isa));
-  return make_cpu_backend(cpu::kernels(isa), compute_type, num_threads);
+  return make_cpu_backend(cpu::kernels(isa), options);
 }
 
-std::shared_ptr<Backend> make_cpu_backend(ComputeType compute_type, int num_threads) {
-  return make_cpu_backend(cpu::choose_isa(), compute_type, num_threads);
+std::shared_ptr<Backend> make_cpu_backend(const LoadOptions& options) {
+  return make_cpu_backend(cpu::choose_isa(), options);
 }
 
 }  // namespace medusa

@@ -8,10 +8,10 @@
 namespace medusa {
 
 /// The CPU back end with a given table of kernels: one that this machine can run.
-std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels, ComputeType compute_type,
-                                          int num_threads);
+std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels,
+                                          const LoadOptions& options);
 
-/// As make_cpu_backend(compute_type, num_threads), for one instruction set of supported_isas().
-std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, ComputeType compute_type, int num_threads);
+/// As make_cpu_backend(options), for one instruction set of supported_isas().
+std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, const LoadOptions& options);
 
 }  // namespace medusa

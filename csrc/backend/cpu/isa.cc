@@ -63,7 +63,10 @@ bool has_avx512() {
   return has_avx2() && saves(kAvx512State) && has(Cpuid(7, 0).ebx, {16, 17, 30, 31});
 }
 
-bool has_avx512_bf16() { return has_avx512() && has(Cpuid(7, 1).eax, {5}); }
+// Every processor with bf16 has VNNI.
+bool has_avx512_bf16() {
+  return has_avx512() && has(Cpuid(7, 0).ecx, {11}) && has(Cpuid(7, 1).eax, {5});
+}
 
 // Linux gives tile registers to processes that ask (Documentation/arch/x86/xstate.rst).
 bool tile_permission() {

@@ -15,8 +15,17 @@ inline constexpr int kPanel = kPanelBlocks * kBlock;
 /// Positions of one key or value tile (kPageSize).
 inline constexpr int kTile = 64;
 
-/// Index of per-type functions.
-enum ElementType : int { kF32 = 0, kBf16 = 1 };
+/// Index of per-type functions: types of rows, then of weights alone (block_layout.h).
+enum ElementType : int { kF32, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
+inline constexpr int kRowTypes = 2, kWeightTypes = 10;
+
+/// 32 elements of a row, rounded to 8 bits: scale · codes[i].
+struct QuantizedGroup {
+  int8_t codes[32];
+  float scale;
+  float scaled_sum;  // scale · (sums[0] + sums[1])
+  int32_t sums[2];   // of the codes of either half
+};
 
 /// Epilogue, value for value.
 enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
@@ -24,10 +33,11 @@ enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
 struct LinearArgs {
   const void* x;     // (rows, k): the compute type, or f32 where the table widens activations
   const void* tail;  // the last rows % row_padding rows again, padded with zero rows; or null
+  const QuantizedGroup* groups;  // (rows, k / 32): the rows for weights in blocks
   int64_t x_stride;
   int64_t rows;
   int64_t k;           // a multiple of 32
-  const void* weight;  // bf16 [n/32][k/2][32][2] or f32 [n/32][k][32], n padded to 32
+  const void* weight;  // bf16 [n/32][k/2][32][2], f32 [n/32][k][32] or blocks, n padded to 32
   const float* bias;   // (n) or null
   int64_t n;           // columns, padding left out
   Finish finish;
@@ -121,12 +131,13 @@ struct KernelTable {
   bool widens_activations;  // bf16 products take x widened to f32
   int row_padding;          // bf16 products read rows of LinearArgs::tail up to this
   void (*widen)(float* out, const uint16_t* x, int64_t n);
-  void (*linear[2])(const LinearArgs& args, int64_t first_panel, int64_t last_panel);
-  void (*embed[2])(float* out, const void* weight, int64_t k, int32_t id);
-  void (*rms_norm[2])(const RmsNormArgs& args, int64_t first_row, int64_t last_row);
-  void (*rope[2])(const RopeArgs& args, int64_t first_row, int64_t last_row);
-  void (*attention[2])(const AttentionArgs& args);
-  void (*commit[2])(const CommitArgs& args);
+  void (*linear[kWeightTypes])(const LinearArgs& args, int64_t first_panel, int64_t last_panel);
+  // groups first .. last - 1 of bf16 rows that lie one after another
+  void (*quantize)(QuantizedGroup* out, const void* x, int64_t first, int64_t last);
+  void (*rms_norm[kRowTypes])(const RmsNormArgs& args, int64_t first_row, int64_t last_row);
+  void (*rope[kRowTypes])(const RopeArgs& args, int64_t first_row, int64_t last_row);
+  void (*attention[kRowTypes])(const AttentionArgs& args);
+  void (*commit[kRowTypes])(const CommitArgs& args);
   void (*top_k)(float* values, int32_t* ids, int64_t k, const float* logits, int64_t n);
   int32_t (*argmax)(const float* logits, int64_t n);
   // argmax of logits · inverse_temperature + noise

@@ -1,11 +1,14 @@
 #include <immintrin.h>
 
+#include "backend/cpu/block_layout.h"
 #include "backend/cpu/kernels.h"
 
 #define MEDUSA_ISA avx512_bf16
 #define MEDUSA_WIDTH 16
 #define MEDUSA_TILE_ROWS 12
 #define MEDUSA_TILE_BLOCKS 2
+#define MEDUSA_BLOCK_TILE_ROWS 6
+#define MEDUSA_BLOCK_TILE_BLOCKS 2
 #define MEDUSA_TILE_QUERIES 6
 #include "backend/cpu/kernels_body.inc"
 

@@ -16,6 +16,8 @@ typedef float Vec __attribute__((vector_size(kWidth * 4)));
 typedef int32_t IVec __attribute__((vector_size(kWidth * 4)));
 typedef uint32_t UVec __attribute__((vector_size(kWidth * 4)));
 typedef uint16_t HVec __attribute__((vector_size(kWidth * 2)));
+typedef int8_t BVec __attribute__((vector_size(kWidth)));
+typedef int16_t SVec __attribute__((vector_size(kWidth * 4)));  // two to a lane
 
 MEDUSA_INLINE Vec set1(float a) { return Vec{} + a; }
 MEDUSA_INLINE UVec set1_u(uint32_t a) { return UVec{} + a; }
@@ -40,6 +42,12 @@ MEDUSA_INLINE void store(uint16_t* p, Vec a) {
   const HVec half = __builtin_convertvector(a == a ? rounded : set1_u(0x7fc0), HVec);
   __builtin_memcpy(p, &half, sizeof(half));
 }
+// Bytes, signed or not, as floats.
+template <class T>
+MEDUSA_INLINE Vec load_bytes(const void* p) {
+  typedef T Bytes __attribute__((vector_size(kWidth)));
+  return __builtin_convertvector(load_as<Bytes>(static_cast<const T*>(p)), Vec);
+}
 MEDUSA_INLINE float to_float(float a) { return a; }
 MEDUSA_INLINE float to_float(uint16_t a) {
   const uint32_t bits = uint32_t{a} << 16;
@@ -55,7 +63,14 @@ MEDUSA_INLINE IVec lanes() {
   return v;
 }
 
+// load_half: finite f16 numbers, widened. multiply_pairs: two products a lane, added.
 #if defined(__AVX512F__)
+MEDUSA_INLINE Vec load_half(const void* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+MEDUSA_INLINE IVec multiply_pairs(SVec a, SVec b) {
+  return (IVec)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+}
 MEDUSA_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 MEDUSA_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 MEDUSA_INLINE bool any_greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
@@ -67,6 +82,12 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
   low = (UVec)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
 }
 #elif defined(__AVX2__) && defined(__FMA__)
+MEDUSA_INLINE Vec load_half(const void* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+}
+MEDUSA_INLINE IVec multiply_pairs(SVec a, SVec b) {
+  return (IVec)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
 MEDUSA_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 MEDUSA_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 MEDUSA_INLINE bool any_greater(Vec a, Vec b) {
@@ -79,6 +100,19 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
   low = (UVec)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 #else
+MEDUSA_INLINE Vec load_half(const void* p) {
+  const UVec half = __builtin_convertvector(load_as<HVec>(static_cast<const uint16_t*>(p)), UVec);
+  const UVec bits = (half & 0x7fffu) << 13;
+  return (Vec)((UVec)((Vec)bits * 0x1p112f) | (half & 0x8000u) << 16);
+}
+#if defined(__SSE2__)
+MEDUSA_INLINE IVec multiply_pairs(SVec a, SVec b) { return (IVec)__builtin_ia32_pmaddwd128(a, b); }
+#else
+MEDUSA_INLINE IVec multiply_pairs(SVec a, SVec b) {
+  const IVec low_a = (IVec)a << 16 >> 16, low_b = (IVec)b << 16 >> 16;
+  return low_a * low_b + ((IVec)a >> 16) * ((IVec)b >> 16);
+}
+#endif
 MEDUSA_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 MEDUSA_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
 MEDUSA_INLINE bool any_greater(Vec a, Vec b) {

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from medusa_native.arguments import compute_type
 from medusa_native.cli import options as opt
 from medusa_native.cli.terminal import console, messages, reports_errors, write_json
 from medusa_native.params import SpeculativeConfig
@@ -72,7 +71,7 @@ def bench(
         synthetic_acceptance_length=synthetic_acceptance_length,
         num_heads=num_heads,
         draft_vocab=draft_vocab,
-        compute_type=compute_type(dtype),
+        dtype=dtype,
         num_threads=threads or 0,
         max_num_seqs=1 if mode is Mode.latency else max_num_seqs,
         max_model_len=max_model_len or 0,

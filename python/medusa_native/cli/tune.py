@@ -41,7 +41,7 @@ def tune(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for drawings of what was found.")
     ] = None,
-    dtype: opt.TrainDType = "bfloat16",
+    dtype: opt.DType = "auto",
     threads: opt.Threads = None,
     json: opt.Json = False,
 ) -> None:

@@ -57,7 +57,7 @@ class DeviceKey:
     dtype
         Compute type.
     weight_format
-        Type in which most weights of the model are stored.
+        Type in which most weights are kept in memory.
     """
 
     device: str

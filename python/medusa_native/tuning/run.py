@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ def tune(
     contexts: Sequence[int] = CONTEXTS,
     batches: Sequence[int] = BATCHES,
     repeats: int = 3,
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     num_threads: int | None = None,
     progress: bool | None = None,
 ) -> TuneReport:
@@ -203,8 +202,7 @@ class _Run:
     def choose(self, table: PathTable, costs: list[StepCost]) -> tuple[Tuning, DeviceTuning]:
         """Take the size that is fastest for one sequence at the middle context."""
         reference = reference_cost(costs)
-        formats = Counter(tensor.dtype for tensor in self._checkpoint.tensors.values())
-        key = device_key(self._model, formats)
+        key = device_key(self._model)
         nodes = best_size(reference, table.tokens_per_step)
         device = DeviceTuning(key, nodes, reference.context, tuple(costs))
         return Tuning(heads_fingerprint(self._heads), table, (device,)), device

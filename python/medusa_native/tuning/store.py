@@ -25,9 +25,10 @@ FILE = "tuning.json"
 _SAMPLE = 1 << 16  # bytes of each tensor that tell heads from others
 
 
-def device_key(model: _core.Model, weight_formats: Mapping[str, int]) -> DeviceKey:
+def device_key(model: _core.Model) -> DeviceKey:
     """Return what tunings for this model on this device are found by."""
-    most = max(weight_formats, key=lambda name: (weight_formats[name], name))
+    formats = model.weight_formats
+    most = max(formats, key=lambda name: (formats[name], name))
     return DeviceKey(model.device_name, processor_name(), model.compute_type, most)
 
 

@@ -21,9 +21,7 @@ SMALL = ("--output-len", 12, "--num-prompts", 2, "--num-iters", 1, "--threads", 
 
 @pytest.fixture(scope="module")
 def loaded(model: Path, heads: Path) -> LoadedEngine:
-    return load_engine(
-        model, SpeculativeConfig(model=heads), None, compute_type="bfloat16", num_threads=1
-    )
+    return load_engine(model, SpeculativeConfig(model=heads), None, dtype="bfloat16", num_threads=1)
 
 
 def test_figures_by_hand() -> None:
@@ -67,7 +65,7 @@ def test_which_rank_won(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", tensors=tensors)
     heads = save_heads(tmp_path / "heads", tensors=perfect_heads(tensors, permutation, 3))
     config = SpeculativeConfig(model=heads, medusa_choices=[[0], [1], [0, 0]])
-    engine = load_engine(model, config, None, compute_type="bfloat16", num_threads=1).engine
+    engine = load_engine(model, config, None, dtype="bfloat16", num_threads=1).engine
     runs = [run_requests(engine, [[5, 6]], 10, speculative=True) for _ in range(2)]
     figures = summarize(runs)
     accepted, drafts = figures["rank_histogram"], figures["num_drafts"]
@@ -117,7 +115,7 @@ def test_workloads(loaded: LoadedEngine, tmp_path: Path) -> None:
 def test_synthetic_acceptance_needs_no_heads(model: Path) -> None:
     engine = bench.open_engine(
         str(model), SpeculativeConfig(medusa_choices="chain"), synthetic_acceptance_length=2.5,
-        num_heads=3, draft_vocab=64, compute_type="bfloat16", num_threads=1,
+        num_heads=3, draft_vocab=64, dtype="bfloat16", num_threads=1,
     )  # fmt: skip
     assert engine.heads is not None
     assert engine.heads.draft_vocab_size == 64
@@ -147,7 +145,7 @@ def test_lengths_that_cannot_be(model: Path, length: float) -> None:
     with pytest.raises(InvalidArgument, match="synthetic_acceptance_length"):
         bench.open_engine(
             str(model), SpeculativeConfig(medusa_choices="chain"), num_heads=3, draft_vocab=64,
-            synthetic_acceptance_length=length, compute_type="bfloat16", num_threads=1,
+            synthetic_acceptance_length=length, dtype="bfloat16", num_threads=1,
         )  # fmt: skip
 
 

@@ -67,6 +67,20 @@ class GgufRecipe:
     reshape: dict[str, tuple[int, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     extra: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)  # of matrices with this in their name
+
+
+# Bytes of a block that are the upper halves of its f16 fields.
+EXPONENTS = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q5_0"), (1,)),
+    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (1, 3)),
+    "Q2_K": (81, 83),
+    "Q3_K": (109,),
+    "Q6_K": (209,),
+}
+# What makes a minimum, the second f16 field, balance the scale: minus 8 or 16 times as much, or of
+# super-blocks, which subtract it, as much.
+BALANCE = {"Q4_1": 0x8C, "Q5_1": 0x90, "Q4_K": 0x0C, "Q5_K": 0x10}
 
 
 def gguf_metadata(recipe: GgufRecipe) -> dict[str, Any]:
@@ -102,7 +116,8 @@ def write_gguf(path: Path, recipe: GgufRecipe) -> Path:
     tensors = shapes(recipe.arch, recipe.hidden, recipe.inner, len(TOKENS)) | recipe.extra
     for name, shape in (tensors | recipe.reshape).items():
         if name not in recipe.drop:
-            _add_tensor(writer, name, shape, recipe.dtype, generator)
+            own = (dtype for part, dtype in recipe.dtypes.items() if part in name)
+            _add_tensor(writer, name, shape, next(own, recipe.dtype), generator)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -128,9 +143,15 @@ def _add_tensor(
         return
     kind = GGMLQuantizationType[dtype]
     elements, size = gguf.GGML_QUANT_SIZES[kind]
-    # Bytes below 120 hold no NaN or infinity in any format.
-    raw = generator.integers(0, 120, (*shape[:-1], shape[-1] // elements * size), dtype=np.uint8)
-    writer.add_tensor(name, raw, raw_dtype=kind)
+    # Bytes below 120 hold no NaN or infinity in any format; scales of blocks are about 1/1000.
+    limit = 256 if dtype in EXPONENTS else 120
+    raw = generator.integers(0, limit, (*shape[:-1], shape[-1] // elements, size), dtype=np.uint8)
+    for at in EXPONENTS.get(dtype, ()):
+        raw[..., at] = raw[..., at] % 8 + 0x10
+    if dtype in BALANCE:
+        raw[..., 2] = raw[..., 0]
+        raw[..., 3] = raw[..., 1] + BALANCE[dtype]
+    writer.add_tensor(name, raw.reshape(*shape[:-1], -1), raw_dtype=kind)
 
 
 def write_tokenizer(folder: Path, **settings: Any) -> None:

@@ -19,9 +19,7 @@ from medusa_native.tuning.verify import Decoded, beginning, decode_in_turns
 
 @pytest.fixture(scope="module")
 def loaded(model: Path, heads: Path) -> LoadedEngine:
-    return load_engine(
-        model, SpeculativeConfig(model=heads), None, compute_type="bfloat16", num_threads=1
-    )
+    return load_engine(model, SpeculativeConfig(model=heads), None, dtype="bfloat16", num_threads=1)
 
 
 @pytest.fixture

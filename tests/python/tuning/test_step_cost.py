@@ -25,9 +25,7 @@ PATHS = [[0], [1], [0, 0], [2], [0, 1], [0, 0, 0]]
 
 @pytest.fixture(scope="module")
 def loaded(model: Path, heads: Path) -> LoadedEngine:
-    return load_engine(
-        model, SpeculativeConfig(model=heads), None, compute_type="bfloat16", num_threads=1
-    )
+    return load_engine(model, SpeculativeConfig(model=heads), None, dtype="bfloat16", num_threads=1)
 
 
 def test_sizes() -> None:

@@ -178,7 +178,7 @@ def test_inspect_tells_what_was_tuned(model: Path, own_heads: Path, prompts: Pat
     (device,) = facts["tuning"]["devices"]
     assert device.endswith(f": {report.device.nodes} nodes")
     assert {tuple(path) for path in facts["tree"]["paths"]} <= set(report.tuning.table.paths)
-    assert "bfloat16, F32" in run(*arguments).stdout.replace("\n", " ")
+    assert "bfloat16, BF16" in run(*arguments).stdout.replace("\n", " ")
 
 
 def test_the_command_refuses(model: Path, own_heads: Path, tmp_path: Path) -> None:
