@@ -14,6 +14,7 @@
 #include "base/pages.h"
 #include "base/thread_pool.h"
 #include "measure.h"
+#include "random_weights.h"
 
 namespace medusa::benchmark {
 namespace {
@@ -59,26 +60,6 @@ void stream(ThreadPool& pool, const void* data, size_t bytes) {
   pool.parallel_for(static_cast<int64_t>(bytes), 1 << 16, [&](int64_t first, int64_t last, int) {
     sink = read_lines(static_cast<const char*>(data) + first, static_cast<size_t>(last - first));
   });
-}
-
-// Where the f16 fields of a block are, or the upper halves of plain numbers.
-bool exponent_byte(DType dtype, size_t at) {
-  if (block_elements(dtype) == 1) return at + 1 == block_bytes(dtype);
-  return dtype == DType::q6_k ? at == 209 : at == 1 || at == 3;
-}
-
-// Small numbers of either sign, or random codes with small scales.
-std::vector<uint8_t> random_bytes(DType dtype, int64_t elements) {
-  const size_t block = block_bytes(dtype);
-  std::vector<uint8_t> bytes(static_cast<size_t>(elements / block_elements(dtype)) * block);
-  const uint8_t exponent = block_elements(dtype) == 1 ? 0x3c : 0x1c;
-  uint32_t state = 1;
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    state = state * 1664525 + 1013904223;
-    const auto byte = static_cast<uint8_t>(state >> 24);
-    bytes[i] = exponent_byte(dtype, i % block) ? exponent | (byte & 0x80) : byte;
-  }
-  return bytes;
 }
 
 Weight make_weight(Backend& backend, const Shape& shape, DType dtype) {

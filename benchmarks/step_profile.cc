@@ -1,12 +1,11 @@
 // Where a forward pass spends its time: every verb of the back end, for several row counts, on a
-// random model of SmolLM2-135M's shapes. usage: step_profile [context] [threads]
+// random model of SmolLM2-135M's shapes. usage: step_profile [context] [threads] [format], as Q4_1
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <numeric>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "model/llama.h"
 #include "model/rope_table.h"
 #include "model/workspace.h"
+#include "random_weights.h"
 
 namespace medusa {
 namespace {
@@ -100,16 +100,16 @@ ModelConfig smollm2() {
   return config;
 }
 
-/// Random bf16 weights; all layers view the same memory, and each is packed for itself.
+/// Random weights of one format; all layers view the same memory, and each is packed for itself.
 struct RandomWeights {
-  std::vector<uint16_t> values;
+  DType format;
+  std::vector<uint8_t> matrix, vector;
   TensorMap tensors;
 
-  explicit RandomWeights(const ModelConfig& c) : values(size_t(c.vocab_size) * c.hidden_size) {
-    std::mt19937 random(1);
-    for (uint16_t& value : values) {
-      value = static_cast<uint16_t>(0x3c00 + random() % 128 + (random() % 2 << 15));
-    }
+  RandomWeights(const ModelConfig& c, DType dtype)
+      : format(dtype),
+        matrix(benchmark::random_bytes(dtype, int64_t{c.vocab_size} * c.hidden_size)),
+        vector(benchmark::random_bytes(DType::bf16, c.hidden_size)) {
     const int64_t d = c.hidden_size, inner = c.intermediate_size, kv = 64 * c.num_key_value_heads;
     add("model.embed_tokens.weight", {c.vocab_size, d});
     add("model.norm.weight", {d});
@@ -127,9 +127,13 @@ struct RandomWeights {
     }
   }
   void add(const std::string& name, const std::vector<int64_t>& shape) {
-    size_t count = 1;
-    for (const int64_t extent : shape) count *= static_cast<size_t>(extent);
-    tensors[name] = {values.data(), count * 2, DType::bf16, shape};
+    const bool is_vector = shape.size() == 1;
+    const DType dtype = is_vector ? DType::bf16 : format;
+    int64_t elements = 1;
+    for (const int64_t extent : shape) elements *= extent;
+    const auto blocks = static_cast<size_t>(elements / block_elements(dtype));
+    tensors[name] = {(is_vector ? vector : matrix).data(), blocks * block_bytes(dtype), dtype,
+                     shape};
   }
 };
 
@@ -184,7 +188,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
   ProfilingBackend backend(make_cpu_backend({.num_threads = threads}));
   const ModelConfig config = smollm2();
-  const RandomWeights weights(config);
+  const RandomWeights weights(config, parse_dtype(argc > 3 ? argv[3] : "BF16"));
   const Llama llama(backend, config, weights.tensors);
   std::printf("%s, context %d, %.1f MB a step; medians of 25, milliseconds\n",
               backend.name().c_str(), context, llama.step_bytes() / 1e6);
