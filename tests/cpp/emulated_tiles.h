@@ -1,6 +1,6 @@
 // No include guard: once in each ISA file, after vec.h. The software twin of backend/cpu/tiles.h:
-// the same names, by the instructions' definitions (Intel SDM). Loads read 16 full rows, so that a
-// sanitizer sees what the hardware would touch.
+// the same names, by the instructions' definitions (Intel SDM). Loads read all configured rows, so
+// that a sanitizer sees what the hardware would touch.
 namespace medusa::cpu::MEDUSA_ISA {
 namespace {
 
@@ -8,14 +8,21 @@ struct Tile {
   uint8_t bytes[16][64];
 };
 thread_local Tile tiles[8];
-thread_local bool tiles_configured = false;
+thread_local int tile_depth = 0;  // bytes of a row of A; 0: not configured
 
-inline void configure_tiles() { tiles_configured = true; }
-inline void release_tiles() { tiles_configured = false; }
+template <int kDepth = 64>
+void configure_tiles() {
+  tile_depth = kDepth;
+}
+inline void release_tiles() { tile_depth = 0; }
 
 // Without a configuration the instructions fault.
 inline void need_configuration() {
-  if (!tiles_configured) __builtin_trap();
+  if (tile_depth == 0) __builtin_trap();
+}
+inline int tile_rows(int tile) { return tile < 6 ? 16 : tile_depth / 4; }
+inline uint64_t tile_row_bytes(int tile) {
+  return tile == 4 || tile == 5 ? static_cast<uint64_t>(tile_depth) : 64;
 }
 
 template <int T>
@@ -26,8 +33,10 @@ void zero_tile() {
 template <int T>
 void load_tile(const void* p, int64_t stride) {
   need_configuration();
-  for (int r = 0; r < 16; ++r) {
-    __builtin_memcpy(tiles[T].bytes[r], static_cast<const char*>(p) + r * stride, 64);
+  tiles[T] = Tile{};
+  for (int r = 0; r < tile_rows(T); ++r) {
+    const char* row = static_cast<const char*>(p) + r * stride;
+    __builtin_memcpy(tiles[T].bytes[r], row, tile_row_bytes(T));
   }
 }
 template <int T>
@@ -57,6 +66,22 @@ void multiply_tiles() {
       }
       __builtin_memcpy(&sum, tiles[C].bytes[m] + n * 4, 4);
       sum += even + odd;
+      __builtin_memcpy(tiles[C].bytes[m] + n * 4, &sum, 4);
+    }
+  }
+}
+
+// TDPBSUD: signed bytes of A, unsigned bytes of B.
+template <int C, int A, int B>
+void multiply_byte_tiles() {
+  need_configuration();
+  for (int m = 0; m < 16; ++m) {
+    for (int n = 0; n < 16; ++n) {
+      int32_t sum;
+      __builtin_memcpy(&sum, tiles[C].bytes[m] + n * 4, 4);
+      for (int k = 0; k < tile_depth; ++k) {
+        sum += static_cast<int8_t>(tiles[A].bytes[m][k]) * tiles[B].bytes[k / 4][n * 4 + k % 4];
+      }
       __builtin_memcpy(tiles[C].bytes[m] + n * 4, &sum, 4);
     }
   }

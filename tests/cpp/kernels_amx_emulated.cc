@@ -15,6 +15,10 @@
 
 #include "backend/cpu/tile_product.inc"
 
+#include "backend/cpu/tile_block_product.inc"
+
+#include "backend/cpu/tile_table.inc"
+
 namespace medusa::cpu {
 
 const KernelTable& amx_emulated_kernels();

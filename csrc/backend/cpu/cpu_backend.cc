@@ -211,11 +211,12 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // Rows for products with blocks.
+  // Rows for products with blocks; tiles read some beyond the last.
   const QuantizedGroup* quantized(Tensor x) {
     const int64_t groups = x.rows * x.cols / 32;
+    const int64_t padding = kernels_.row_padding * x.cols / 32;
     auto* out = static_cast<QuantizedGroup*>(
-        groups_.reserve(static_cast<size_t>(groups) * sizeof(QuantizedGroup)));
+        groups_.reserve(static_cast<size_t>(groups + padding) * sizeof(QuantizedGroup)));
     pool_.parallel_for(groups, kElementsPerThread / 32, [&](int64_t first, int64_t last, int) {
       kernels_.quantize(out, x.data, first, last);
     });

@@ -79,7 +79,7 @@ bool tile_permission() {
 }
 
 bool has_amx() {
-  return has_avx512_bf16() && has(Cpuid(7, 0).edx, {22, 24}) && saves(kTileState) &&
+  return has_avx512_bf16() && has(Cpuid(7, 0).edx, {22, 24, 25}) && saves(kTileState) &&
          tile_permission();
 }
 

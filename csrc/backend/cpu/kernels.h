@@ -129,7 +129,7 @@ struct SoftmaxSums {
 struct KernelTable {
   const char* name;
   bool widens_activations;  // bf16 products take x widened to f32
-  int row_padding;          // bf16 products read rows of LinearArgs::tail up to this
+  int row_padding;          // products read rows of LinearArgs::tail, or groups, up to this
   void (*widen)(float* out, const uint16_t* x, int64_t n);
   void (*linear[kWeightTypes])(const LinearArgs& args, int64_t first_panel, int64_t last_panel);
   // groups first .. last - 1 of bf16 rows that lie one after another
