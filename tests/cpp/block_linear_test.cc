@@ -55,6 +55,16 @@ struct Blocks {
     values.resize(static_cast<size_t>(n * k));
     dequantize(values.data(), bytes.data(), dtype, n * k);
   }
+  // Every byte but those of the f16 fields.
+  void fill_codes(uint8_t fill) {
+    const size_t block = block_bytes(format);
+    const size_t first = format == DType::q6_k ? 0 : block_format(format)->minimum ? 4 : 2;
+    const size_t last = format == DType::q6_k ? block - 2 : block;
+    for (size_t at = 0; at < bytes.size(); at += block) {
+      std::fill(bytes.data() + at + first, bytes.data() + at + last, fill);
+    }
+    dequantize(values.data(), bytes.data(), format, rows * cols);
+  }
   HostTensor tensor() const { return {bytes.data(), bytes.size(), format, {rows, cols}}; }
   float at(int64_t row, int64_t col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
@@ -128,6 +138,32 @@ TEST_P(BlockLinearTest, multiplies_rounded_rows) {
       }
     }
     EXPECT_LT(worst, 2e-6) << rows << " x " << k << " x " << n;
+  }
+}
+
+// Nothing saturates: the largest codes of either sign meet the largest bytes of either sign.
+TEST_P(BlockLinearTest, sums_extreme_codes_exactly) {
+  const auto backend = GetParam().backend();
+  Matrix x(DType::bf16, 3, 256);
+  for (int64_t i = 0; i < 256; ++i) {
+    x.set(0, i, 1);
+    x.set(1, i, -1);
+    x.set(2, i, i % 4 < 2 ? 1.0f : -1.0f);
+  }
+  for (const uint8_t fill : {0x00, 0x7f, 0x80, 0xff}) {
+    Blocks blocks(GetParam().format, 32, 256, 12);
+    blocks.fill_codes(fill);
+    const HostTensor tensor = blocks.tensor();
+    const Matrix out = product(*backend, backend->prepare_weight({.parts = {&tensor}}), x);
+    for (int64_t r = 0; r < 3; ++r) {
+      const std::vector<double> row = rounded(x, r);
+      double expected = 0, size = 0;
+      for (int64_t i = 0; i < 256; ++i) {
+        expected += row[static_cast<size_t>(i)] * blocks.at(5, i);
+        size += std::abs(row[static_cast<size_t>(i)] * blocks.at(5, i));
+      }
+      EXPECT_NEAR(out.at(r, 5), expected, 2e-6 * size) << int{fill};
+    }
   }
 }
 
