@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "medusa/dtype.h"
+#include "tensor/elements.h"
 
 namespace medusa {
 
@@ -25,11 +26,6 @@ struct Tensor {
   Tensor slice(int64_t first, int64_t count) const {
     return {row<char>(first), dtype, count, cols};
   }
-};
-
-/// 16-bit brain float; bits are the upper half of a float's.
-struct bf16 {
-  uint16_t bits;
 };
 
 }  // namespace medusa

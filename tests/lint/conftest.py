@@ -21,7 +21,8 @@ def files(*patterns: str, under: tuple[str, ...]) -> list[Path]:
 
 def cpp_files(*under: str) -> list[Path]:
     """Return C++ sources below these folders; all of them without arguments."""
-    return files("*.h", "*.cc", "*.inc", under=under or ("include", "csrc", "tests", "benchmarks"))
+    names = ("*.h", "*.cc", "*.inc", "*.cuh", "*.cu")
+    return files(*names, under=under or ("include", "csrc", "tests", "benchmarks"))
 
 
 def python_files(*under: str) -> list[Path]:

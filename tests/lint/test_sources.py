@@ -45,16 +45,22 @@ def test_no_path_of_one_machine(path: Path) -> None:
 
 @pytest.mark.parametrize("path", cpp_files(), ids=relative)
 def test_headers_are_guarded_by_pragma_once(path: Path) -> None:
-    if path.suffix == ".h":
+    if path.suffix in (".h", ".cuh"):
         first = path.read_text().splitlines()[0]
         assert first == "#pragma once" or first.startswith("// No include guard")
+
+
+def listing(path: Path) -> str:
+    """Return the nearest CMakeLists.txt above a source."""
+    folder = next(folder for folder in path.parents if (folder / "CMakeLists.txt").exists())
+    return (folder / "CMakeLists.txt").read_text()
 
 
 def test_sources_are_listed_where_they_lie() -> None:
     """CMake lists sources explicitly; a file nobody lists is dead."""
     unlisted = [
         relative(path)
-        for path in cpp_files("csrc", "tests/cpp")
-        if path.suffix == ".cc" and path.name not in (path.parent / "CMakeLists.txt").read_text()
+        for path in cpp_files("csrc", "tests/cpp", "tests/cuda_emulation")
+        if path.suffix in (".cc", ".cu") and path.name not in listing(path)
     ]
     assert not unlisted

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <stdexcept>
+
+// CUDA's execution model on one thread of the host: a fiber per CUDA thread, blocks in sequence.
+namespace medusa::emulation {
+
+using Where = std::source_location;
+
+/// What a kernel does that CUDA does not define, or that is wrong on some GPU. Names file and line.
+struct Error : std::logic_error {
+  using std::logic_error::logic_error;
+};
+[[noreturn]] void fail(const std::string& what, Where where);
+
+/// Which of the threads that can run goes on. The first two let one warp run as far ahead of the
+/// others as barriers allow, which is what makes a missing one visible.
+enum class Schedule : uint8_t { greedy, reverse, random };
+void set_schedule(Schedule schedule, unsigned seed = 0);
+
+struct Index {
+  unsigned x, y, z;
+};
+
+/// Runs `body` as every thread of every block. Throws Error; the kernel is then abandoned.
+void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body);
+
+// What the vocabulary's twins are made of; called by a running thread.
+
+void meet_block(Where where);
+
+/// Carries out one operation of the lanes in `mask` once all have come: `operands` by lane, null
+/// for those outside the mask. Runs on the last lane, the others wait.
+using Collective = void (*)(void* const (&operands)[32], unsigned mask);
+void meet_warp(unsigned mask, Collective collective, void* operand, Where where);
+
+void queue_copy(void* to_shared, const void* from, Where where);
+void commit_copies();
+void wait_for_copies(int groups_left);
+
+/// Indices of the running thread, its block and the launch.
+extern Index thread_index, block_index, block_size, grid_size;
+
+}  // namespace medusa::emulation
