@@ -30,6 +30,9 @@ class ProfilingBackend : public Backend {
   int num_threads() const override { return inner_->num_threads(); }
   DType compute_dtype() const override { return inner_->compute_dtype(); }
   Buffer allocate(size_t bytes) override { return inner_->allocate(bytes); }
+  size_t default_cache_bytes() const override { return inner_->default_cache_bytes(); }
+  void upload(Tensor out, const void* from) override { inner_->upload(out, from); }
+  const void* download(Tensor x) override { return inner_->download(x); }
   Weight prepare_weight(const WeightSource& source) override {
     return inner_->prepare_weight(source);
   }
@@ -154,7 +157,7 @@ void profile(ProfilingBackend& backend, const Llama& llama, int rows, int contex
   Workspace workspace(backend, llama.config(), rows, rows);
   KvCache cache(backend, llama.config(), 1, KvCache::pages_for(context), context);
   cache.reserve(0, context);
-  const RopeTable rope(llama.config(), context + 64);
+  const RopeTable rope(backend, llama.config(), context + 64);
   const RowBatch batch = tree_batch(rows, context, cache.pages(0));
   std::vector<int32_t> all(rows), drawn(1);
   std::iota(all.begin(), all.end(), 0);

@@ -24,14 +24,15 @@ enum class Epilogue : uint8_t {
   residual_silu,  // out C (rows, N) = x's first N <= K columns + silu(acc): a Medusa ResBlock
 };
 
-/// Rotary embedding: cos and sin tables f32 (max positions, head_dim / 2).
+/// Rotary embedding: cos and sin tables f32 (max positions, head_dim / 2) in the back end's memory.
 struct Rope {
   const float* cos = nullptr;
   const float* sin = nullptr;
   bool interleaved = false;
 };
 
-/// One layer's split of a packed qkv product. Norm weights are f32 (head_dim) or null (Qwen3).
+/// One layer's split of a packed qkv product. Norm weights, in the back end's memory, are f32
+/// (head_dim) or null (Qwen3).
 struct QkvSplit {
   Tensor q;       // out f32 (rows, heads · head_dim), rotated
   Tensor keys;    // out C (rows, kv heads · head_dim), rotated
@@ -105,8 +106,12 @@ class Backend {
   virtual int num_threads() const = 0;
   virtual DType compute_dtype() const = 0;
 
-  // Memory.
+  // Memory. Tensors may lie where the host cannot read them.
   virtual Buffer allocate(size_t bytes) = 0;  // zeroed, 64-byte aligned
+  virtual size_t default_cache_bytes() const = 0;
+  virtual void upload(Tensor out, const void* from) = 0;  // `from` may change afterwards
+  // What a tensor holds, for the host, until the next call; on the CPU the tensor itself.
+  virtual const void* download(Tensor x) = 0;
   virtual Weight prepare_weight(const WeightSource& source) = 0;
 
   // Layers.
@@ -132,5 +137,14 @@ class Backend {
 
 /// The fastest CPU back end this machine runs, or the one MEDUSA_CPU_ISA names.
 std::shared_ptr<Backend> make_cpu_backend(const LoadOptions& options);
+
+/// The CUDA back end on one of the machine's devices. Throws DeviceError, with advice, where there
+/// is none or this build has none.
+std::shared_ptr<Backend> make_cuda_backend(const LoadOptions& options, int device);
+/// Why no GPU can be used, with advice; empty: one can.
+std::string why_no_cuda();
+
+/// The one that options.device names.
+std::shared_ptr<Backend> make_backend(const LoadOptions& options);
 
 }  // namespace medusa

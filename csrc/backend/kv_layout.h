@@ -10,12 +10,13 @@ namespace medusa {
 /// Positions of one page, and of one attention tile: tiles start at multiples of it.
 inline constexpr int kPageSize = 64;
 
-/// Where keys and values lie. A page holds, per layer and key/value head, a key tile
-/// (head_dim, kPageSize) and a value tile (kPageSize, head_dim), so that 16 neighbouring positions
-/// of one key channel are one vector. Views memory that the cache owns.
+/// Where keys and values lie. A page holds, per layer and key/value head, a key tile and a value
+/// tile (kPageSize, head_dim). Only the back end reads them: on the CPU the key tile is
+/// (head_dim, kPageSize), so that 16 neighbouring positions of one key channel are one vector; on a
+/// GPU both are alike. Views memory that the cache owns.
 struct KvLayout {
-  void* keys = nullptr;    // [layer][page][kv head][head_dim][kPageSize]
-  void* values = nullptr;  // [layer][page][kv head][kPageSize][head_dim]
+  void* keys = nullptr;    // [layer][page][kv head][key tile]
+  void* values = nullptr;  // [layer][page][kv head][value tile]
   DType dtype = DType::bf16;
   int num_layers = 0;
   int num_pages = 0;

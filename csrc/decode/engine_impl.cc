@@ -15,7 +15,7 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
       heads(std::move(the_heads)),
       tree(std::move(the_tree)),
       options(resolve_limits(asked, backend(), model.config(), tree)),
-      rope(model.config(), options.max_model_len + tree.depth()),
+      rope(backend(), model.config(), options.max_model_len + tree.depth()),
       workspace(backend(), model.config(), options.max_num_batched_tokens,
                 std::min(options.max_num_seqs * tree.size(), options.max_num_batched_tokens)),
       cache(backend(), model.config(), options.max_num_seqs,

@@ -1,7 +1,5 @@
 #include "decode/limits.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 
@@ -13,11 +11,6 @@ namespace medusa {
 namespace {
 
 constexpr int kPrefillRows = 256;
-
-// A quarter of the machine: weights, activations and everybody else need room too.
-size_t default_cache_bytes() {
-  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
-}
 
 void check_asked(const EngineOptions& asked, const ModelConfig& config) {
   check(asked.max_num_seqs >= 1 && asked.max_num_seqs <= 4096,
@@ -71,7 +64,8 @@ EngineOptions resolve_limits(const EngineOptions& asked, const Backend& backend,
   EngineOptions options = asked;
   options.max_num_batched_tokens = resolve_rows(asked, tree);
   const size_t page = KvCache::page_bytes(backend, config);
-  const size_t budget = asked.kv_cache_memory != 0 ? asked.kv_cache_memory : default_cache_bytes();
+  const size_t budget =
+      asked.kv_cache_memory != 0 ? asked.kv_cache_memory : backend.default_cache_bytes();
   const auto pages = static_cast<int64_t>(std::min<size_t>(budget / page, 1 << 24));
   if (asked.max_model_len == 0) {
     options.max_model_len = static_cast<int>(

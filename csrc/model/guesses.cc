@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstring>
 
 #include "backend/ops.h"
 #include "base/check.h"
@@ -36,7 +35,7 @@ std::vector<int32_t> Heads::guesses(const HostTensor& hidden, std::span<const in
   std::vector<int32_t> out(rows * num_heads() * top_k);
   for (int64_t first = 0; first < rows; first += kBlockRows) {
     const Tensor states = block.slice(0, std::min(kBlockRows, rows - first));
-    std::memcpy(states.data, source + first * states.row_bytes(), states.bytes());
+    backend.upload(states, source + first * states.row_bytes());
     const auto ids =
         heads.forward(backend, states, roots.subspan(first, states.rows), num_heads(), workspace);
     for (int64_t i = 0; i < num_heads() * states.rows; ++i) {  // (heads, rows) to (rows, heads)

@@ -16,7 +16,7 @@ Llama::Llama(Backend& backend, const ModelConfig& config, const TensorMap& tenso
   if (!config.tie_word_embeddings) {
     lm_head_ = reader.matrix(backend, "lm_head.weight", vocab, hidden);
   }
-  final_norm_ = reader.vector("model.norm.weight", hidden);
+  final_norm_ = reader.vector(backend, "model.norm.weight", hidden);
   for (int i = 0; i < config.num_hidden_layers; ++i) {
     layers_.push_back(load_layer(backend, tensors, i));
   }
@@ -32,10 +32,11 @@ Llama::Layer Llama::load_layer(Backend& backend, const TensorMap& tensors, int i
   const TensorReader reader(tensors);
 
   Layer layer;
-  layer.input_norm = reader.vector(prefix + "input_layernorm.weight", hidden);
-  layer.post_attention_norm = reader.vector(prefix + "post_attention_layernorm.weight", hidden);
-  layer.q_norm = reader.optional_vector(attn + "q_norm.weight", config_.head_dim);
-  layer.k_norm = reader.optional_vector(attn + "k_norm.weight", config_.head_dim);
+  layer.input_norm = reader.vector(backend, prefix + "input_layernorm.weight", hidden);
+  layer.post_attention_norm =
+      reader.vector(backend, prefix + "post_attention_layernorm.weight", hidden);
+  layer.q_norm = reader.optional_vector(backend, attn + "q_norm.weight", config_.head_dim);
+  layer.k_norm = reader.optional_vector(backend, attn + "k_norm.weight", config_.head_dim);
   check<ModelFormatError>(layer.q_norm.empty() == layer.k_norm.empty(), attn,
                           "q_norm.weight and k_norm.weight: expected both or neither");
   layer.qkv = reader.packed(backend, {attn + "q_proj", attn + "k_proj", attn + "v_proj"},
@@ -55,12 +56,13 @@ void Llama::forward(Backend& backend, const RowBatch& batch, const KvLayout& cac
   ops::embed(backend, ws.residual(rows), embedding_, batch.tokens);
   for (int i = 0; i < config_.num_hidden_layers; ++i) {
     const Layer& layer = layers_[i];
-    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.input_norm, eps);
+    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.input_norm.view(), eps);
     attention(backend, layer, i, batch, cache, rope, ws);
-    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.post_attention_norm, eps);
+    ops::rms_norm(backend, ws.normed(rows), ws.residual(rows), layer.post_attention_norm.view(),
+                  eps);
     mlp(backend, layer, rows, ws);
   }
-  ops::rms_norm(backend, ws.hidden(rows), ws.residual(rows), final_norm_, eps);
+  ops::rms_norm(backend, ws.hidden(rows), ws.residual(rows), final_norm_.view(), eps);
 }
 
 void Llama::attention(Backend& backend, const Layer& layer, int index, const RowBatch& batch,
@@ -70,8 +72,8 @@ void Llama::attention(Backend& backend, const Layer& layer, int index, const Row
   const QkvSplit split{.q = ws.q(rows),
                        .keys = ws.keys(index, rows),
                        .values = ws.values(index, rows),
-                       .q_norm = norm ? layer.q_norm.data() : nullptr,
-                       .k_norm = norm ? layer.k_norm.data() : nullptr,
+                       .q_norm = norm ? layer.q_norm.view().data() : nullptr,
+                       .k_norm = norm ? layer.k_norm.view().data() : nullptr,
                        .norm_eps = config_.rms_norm_eps,
                        .num_heads = config_.num_attention_heads,
                        .num_kv_heads = config_.num_key_value_heads,

@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "medusa/model.h"
+#include "model/device_vector.h"
 #include "model/kv_cache.h"
 #include "model/rope_table.h"
 #include "model/workspace.h"
@@ -36,12 +37,12 @@ class Llama {
 
  private:
   struct Layer {
-    std::vector<float> input_norm, post_attention_norm;  // (hidden)
-    std::vector<float> q_norm, k_norm;                   // (head_dim), Qwen3 only
-    Weight qkv;                                          // (q_dim + 2 · kv_dim, hidden)
-    Weight o;                                            // (hidden, q_dim)
-    Weight gate_up;                                      // (2 · intermediate, hidden), interleaved
-    Weight down;                                         // (hidden, intermediate)
+    DeviceVector input_norm, post_attention_norm;  // (hidden)
+    DeviceVector q_norm, k_norm;                   // (head_dim), Qwen3 only
+    Weight qkv;                                    // (q_dim + 2 · kv_dim, hidden)
+    Weight o;                                      // (hidden, q_dim)
+    Weight gate_up;                                // (2 · intermediate, hidden), interleaved
+    Weight down;                                   // (hidden, intermediate)
   };
 
   Layer load_layer(Backend& backend, const TensorMap& tensors, int index) const;
@@ -53,7 +54,7 @@ class Llama {
   ModelConfig config_;
   Weight embedding_;  // (vocab, hidden)
   Weight lm_head_;    // (vocab, hidden); empty when tied
-  std::vector<float> final_norm_;
+  DeviceVector final_norm_;
   std::vector<Layer> layers_;
 };
 

@@ -56,13 +56,14 @@ std::vector<float> widen(const HostTensor& tensor, const std::string& name) {
   return out;
 }
 
-std::vector<float> TensorReader::vector(const std::string& name, int64_t size) const {
-  return widen(get(name, {size}), name);
+DeviceVector TensorReader::vector(Backend& backend, const std::string& name, int64_t size) const {
+  return {backend, widen(get(name, {size}), name)};
 }
 
-std::vector<float> TensorReader::optional_vector(const std::string& name, int64_t size) const {
+DeviceVector TensorReader::optional_vector(Backend& backend, const std::string& name,
+                                           int64_t size) const {
   const HostTensor* tensor = find(name, {size});
-  return tensor == nullptr ? std::vector<float>{} : widen(*tensor, name);
+  return tensor == nullptr ? DeviceVector() : DeviceVector(backend, widen(*tensor, name));
 }
 
 Weight TensorReader::matrix(Backend& backend, const std::string& name, int64_t out,

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "medusa/model.h"
+#include "model/device_vector.h"
 
 namespace medusa {
 
@@ -19,8 +20,9 @@ class TensorReader {
   const HostTensor& get(const std::string& name, const std::vector<int64_t>& shape) const;
   const HostTensor* find(const std::string& name, const std::vector<int64_t>& shape) const;
 
-  std::vector<float> vector(const std::string& name, int64_t size) const;
-  std::vector<float> optional_vector(const std::string& name, int64_t size) const;  // or empty
+  DeviceVector vector(Backend& backend, const std::string& name, int64_t size) const;
+  DeviceVector optional_vector(Backend& backend, const std::string& name,
+                               int64_t size) const;  // or empty
 
   Weight matrix(Backend& backend, const std::string& name, int64_t out, int64_t in) const;
   /// `modules` + ".weight" of shapes (outs[i], in), with ".bias" where the file has one.

@@ -18,6 +18,7 @@ HeadsWorkspace::HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64
   logits_ = store_.add(DType::f32, rows, heads.draft_vocab());
   values_ = store_.add(DType::f32, rows, top_k);
   ids_ = store_.add(DType::i32, rows, top_k);
+  if (heads.maps_ids()) mapped_.resize(static_cast<size_t>(rows * top_k));
 }
 
 MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source)
@@ -95,11 +96,11 @@ std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden,
   project(backend, hidden.rows, num_heads, ws);
   const Tensor ids = ws.ids_.slice(0, rows);
   ops::top_k(backend, ws.values_.slice(0, rows), ids, ws.logits_.slice(0, rows));
-  const std::span<int32_t> out{ids.row<int32_t>(0), static_cast<size_t>(rows * ids.cols)};
-  if (!token_map_.empty()) {
-    for (int32_t& id : out) id = token_map_[id];
-  }
-  return out;
+  const std::span<const int32_t> best{static_cast<const int32_t*>(backend.download(ids)),
+                                      static_cast<size_t>(rows * ids.cols)};
+  if (token_map_.empty()) return best;
+  for (size_t i = 0; i < best.size(); ++i) ws.mapped_[i] = token_map_[best[i]];
+  return std::span(ws.mapped_).first(best.size());
 }
 
 void MedusaHeads::residual_blocks(Backend& backend, Tensor input, int num_heads,

@@ -24,10 +24,11 @@ class HeadsWorkspace {
  private:
   friend class MedusaHeads;
   TensorStore store_;
-  Tensor grounded_;      // C (rows, 2 · hidden), grounded heads only
-  Tensor state_, next_;  // C (heads · rows, hidden)
-  Tensor logits_;        // f32 (heads · rows, draft vocab)
-  Tensor values_, ids_;  // f32, i32 (heads · rows, top_k)
+  Tensor grounded_;              // C (rows, 2 · hidden), grounded heads only
+  Tensor state_, next_;          // C (heads · rows, hidden)
+  Tensor logits_;                // f32 (heads · rows, draft vocab)
+  Tensor values_, ids_;          // f32, i32 (heads · rows, top_k)
+  std::vector<int32_t> mapped_;  // as ids_, where ids are mapped to tokens
 };
 
 /// Medusa heads: L ResBlocks x + silu(W x + b), then a projection to the draft vocabulary
@@ -50,6 +51,7 @@ class MedusaHeads {
   bool grounded() const { return embedding_ != nullptr; }
   int64_t hidden_size() const { return residual_[0][0].out_features; }
   int64_t draft_vocab() const { return draft_vocab_; }
+  bool maps_ids() const { return !token_map_.empty(); }
   size_t weight_bytes() const;
 
  private:

@@ -29,7 +29,7 @@ int longest(std::span<const std::vector<int32_t>> sequences) {
 
 Model Model::load(const ModelConfig& config, const TensorMap& tensors, const LoadOptions& options) {
   check_config(config);
-  auto backend = make_cpu_backend(options);
+  auto backend = make_backend(options);
   return Model(std::make_shared<Impl>(std::move(backend), config, tensors));
 }
 
@@ -75,7 +75,8 @@ void Model::hidden_states(std::span<const std::vector<int32_t>> sequences,
   const std::lock_guard lock(impl_->mutex);
   SequenceRunner runner(*impl_->backend, impl_->llama, kRunnerRows, most, 1);
   runner.hidden_states(sequences, [&](int sequence, int first_token, Tensor hidden) {
-    on_hidden(sequence, first_token, static_cast<int>(hidden.rows), hidden.data);
+    on_hidden(sequence, first_token, static_cast<int>(hidden.rows),
+              impl_->backend->download(hidden));
   });
 }
 

@@ -41,17 +41,20 @@ std::vector<double> rope_frequencies(const ModelConfig& config) {
   return frequencies;
 }
 
-RopeTable::RopeTable(const ModelConfig& config, int num_positions)
+RopeTable::RopeTable(Backend& backend, const ModelConfig& config, int num_positions)
     : interleaved_(config.rope_interleaved) {
   const std::vector<double> frequencies = rope_frequencies(config);
-  cos_.reserve(num_positions * frequencies.size());
-  sin_.reserve(num_positions * frequencies.size());
+  std::vector<float> cos, sin;
+  cos.reserve(num_positions * frequencies.size());
+  sin.reserve(num_positions * frequencies.size());
   for (int position = 0; position < num_positions; ++position) {
     for (const double frequency : frequencies) {
-      cos_.push_back(static_cast<float>(std::cos(position * frequency)));
-      sin_.push_back(static_cast<float>(std::sin(position * frequency)));
+      cos.push_back(static_cast<float>(std::cos(position * frequency)));
+      sin.push_back(static_cast<float>(std::sin(position * frequency)));
     }
   }
+  cos_ = DeviceVector(backend, cos);
+  sin_ = DeviceVector(backend, sin);
 }
 
 }  // namespace medusa

@@ -4,19 +4,20 @@
 
 #include "backend/backend.h"
 #include "medusa/config.h"
+#include "model/device_vector.h"
 
 namespace medusa {
 
 /// cos and sin of every (position, frequency), computed in double and rounded once.
 class RopeTable {
  public:
-  RopeTable(const ModelConfig& config, int num_positions);
+  RopeTable(Backend& backend, const ModelConfig& config, int num_positions);
 
-  Rope view() const { return {cos_.data(), sin_.data(), interleaved_}; }
-  size_t bytes() const { return (cos_.size() + sin_.size()) * sizeof(float); }
+  Rope view() const { return {cos_.view().data(), sin_.view().data(), interleaved_}; }
+  size_t bytes() const { return cos_.view().size_bytes() + sin_.view().size_bytes(); }
 
  private:
-  std::vector<float> cos_, sin_;  // (num_positions, head_dim / 2)
+  DeviceVector cos_, sin_;  // (num_positions, head_dim / 2)
   bool interleaved_;
 };
 

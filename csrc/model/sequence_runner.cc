@@ -19,7 +19,7 @@ SequenceRunner::SequenceRunner(Backend& backend, const Llama& llama, int max_row
                                int max_positions, int max_logits_rows)
     : backend_(backend),
       llama_(llama),
-      rope_(llama.config(), max_positions),
+      rope_(backend, llama.config(), max_positions),
       workspace_(backend, llama.config(), max_rows, max_logits_rows),
       cache_(backend, llama.config(), 1, KvCache::pages_for(max_positions), max_positions) {}
 
@@ -106,7 +106,7 @@ void SequenceRunner::logits(std::span<const int32_t> tokens, std::span<const int
       std::iota(rows.begin(), rows.end(), row);
       llama_.logits(backend_, rows, count, workspace_);
       const Tensor part = workspace_.logits(static_cast<int64_t>(rows.size()));
-      std::memcpy(out + (done + row) * vocab, part.data, part.bytes());
+      std::memcpy(out + (done + row) * vocab, backend_.download(part), part.bytes());
     }
     commit_chain();
     done += count;

@@ -19,7 +19,7 @@ class Driver {
  public:
   explicit Driver(const Model& model)
       : impl_(*model.impl()),
-        rope_(model.config(), kPositions),
+        rope_(*model.impl()->backend, model.config(), kPositions),
         workspace_(*impl_.backend, model.config(), 128, 128),
         cache_(*impl_.backend, model.config(), 1, KvCache::pages_for(kPositions), kPositions) {
     cache_.reserve(0, kPositions);

@@ -15,7 +15,7 @@ namespace medusa::testing {
 class TinyModel {
  public:
   explicit TinyModel(unsigned seed = 1, ComputeType compute = ComputeType::bfloat16,
-                     int num_threads = 2)
+                     int num_threads = 2, const std::string& device = "cpu")
       : random_(seed) {
     config_.vocab_size = 101;
     config_.hidden_size = 64;
@@ -27,7 +27,7 @@ class TinyModel {
     config_.max_position_embeddings = 512;
     config_.tie_word_embeddings = true;
     fill();
-    options_ = {.compute_type = compute, .num_threads = num_threads};
+    options_ = {.compute_type = compute, .num_threads = num_threads, .device = device};
   }
 
   ModelConfig& config() { return config_; }

@@ -1,5 +1,7 @@
 #include "backend/cpu/cpu_backend.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -38,6 +40,10 @@ void append_row(Tensor out, int64_t row, int64_t column, std::span<const float> 
   }
 }
 
+size_t machine_memory() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
 // Rows of `cols` elements that make a thread worthwhile.
 int64_t row_grain(int64_t cols) { return std::max<int64_t>(1, kElementsPerThread / cols); }
 
@@ -58,6 +64,9 @@ class CpuBackend final : public Backend {
   DType compute_dtype() const override { return compute_; }
 
   Buffer allocate(size_t bytes) override { return page_buffer(bytes); }
+  size_t default_cache_bytes() const override { return machine_memory() / 4; }
+  void upload(Tensor out, const void* from) override { std::memcpy(out.data, from, out.bytes()); }
+  const void* download(Tensor x) override { return x.data; }
 
   Weight prepare_weight(const WeightSource& source) override {
     return pack_weight(source, compute_, weight_format_, pool_);

@@ -1,0 +1,283 @@
+#include <cstring>
+
+#include "backend/backend.h"
+#include "backend/cuda/attention_plan.h"
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/logits_reader.h"
+#include "backend/cuda/pack.h"
+#include "backend/cuda/runtime.h"
+#include "backend/cuda/transfer.h"
+#include "base/check.h"
+
+namespace medusa {
+namespace cuda {
+namespace {
+
+constexpr int kLeastMajor = 8;       // bf16 tensor cores and asynchronous copies
+constexpr double kCacheShare = 0.8;  // of the memory that weights left
+constexpr int kMaxHeadDim = 256;
+
+static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
+static_assert(static_cast<int>(Finish::add) == static_cast<int>(Epilogue::add));
+static_assert(static_cast<int>(Finish::silu_mul) == static_cast<int>(Epilogue::silu_mul));
+static_assert(static_cast<int>(Finish::residual_silu) == static_cast<int>(Epilogue::residual_silu));
+static_assert(sizeof(CommitTarget) == sizeof(CommitRow));
+
+Element element_of(DType dtype) { return dtype == DType::f32 ? Element::f32 : Element::bf16; }
+
+// Queues kernels on one stream. Rows that rules, filters or log-probabilities need on the host go
+// to `host_`, the CPU's back end.
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(ComputeType compute_type, int device)
+      : compute_(compute_type == ComputeType::float32 ? DType::f32 : DType::bf16),
+        device_(device),
+        host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
+        reader_(*host_) {}
+
+  std::string name() const override {
+    const DeviceInfo info = describe(device_);
+    return text("cuda (", info.name, ", sm_", info.major, info.minor, ")");
+  }
+  int num_threads() const override { return host_->num_threads(); }
+  DType compute_dtype() const override { return compute_; }
+
+  Buffer allocate(size_t bytes) override {
+    use_device(device_);
+    return device_memory(bytes);
+  }
+  size_t default_cache_bytes() const override {
+    use_device(device_);
+    return static_cast<size_t>(kCacheShare * static_cast<double>(free_memory()));
+  }
+  void upload(Tensor out, const void* from) override {
+    bound().staging.copy(queue_.stream, out.data, from, out.bytes());
+  }
+  const void* download(Tensor x) override {
+    return bound().landing.fetch(queue_.stream, x.data, x.bytes());
+  }
+
+  Weight prepare_weight(const WeightSource& source) override {
+    return source.packed == nullptr ? pack(host_->prepare_weight(source), source.name)
+                                    : pack_again(source);
+  }
+
+  void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
+    if (out.rows > 0)
+      cuda::embed(stream(), element_of(compute_), rows_of(table, ids), out.row<float>(0));
+  }
+
+  void append_embedding(Tensor out, Tensor x, const Weight& table,
+                        std::span<const int32_t> ids) override {
+    if (out.rows == 0) return;
+    cuda::append_embedding(stream(), element_of(compute_), rows_of(table, ids), x.data,
+                           static_cast<int>(x.cols), out.data);
+  }
+
+  void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
+    if (x.rows == 0) return;
+    cuda::rms_norm(stream(), element_of(out.dtype),
+                   {x.row<float>(0), weight, out.data, static_cast<int>(x.rows),
+                    static_cast<int>(x.cols), eps});
+  }
+
+  void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
+    if (x.rows == 0) return;
+    const Element element = element_of(compute_);
+    const int64_t k = weight.in_features, n = weight.out_features;
+    const int splits = linear_splits(k, n);
+    LinearArgs a{x.data,
+                 weight.storage.data(),
+                 static_cast<const float*>(weight.bias.data()),
+                 out.data,
+                 static_cast<int>(x.rows),
+                 static_cast<int>(k),
+                 static_cast<int>(n),
+                 static_cast<Finish>(epilogue),
+                 splits,
+                 nullptr,
+                 nullptr};
+    if (splits > 1) {
+      a.partials =
+          queue_.scratch.reserve<float>(stream(), linear_partials(element, x.rows, n, splits));
+      a.tickets = queue_.tickets.reserve<int>(stream(), linear_tiles(element, x.rows, n));
+    }
+    cuda::linear(stream(), element, a);
+  }
+
+  void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
+            const Rope& rope) override {
+    if (qkv.rows == 0) return;
+    const int32_t* at = positions_.of(bound(), positions);
+    cuda::rope(
+        stream(), element_of(compute_),
+        {qkv.row<float>(0), split.q.row<float>(0), split.keys.data, split.values.data, split.q_norm,
+         split.k_norm, split.norm_eps, rope.cos, rope.sin, at, static_cast<int>(qkv.rows),
+         split.num_heads, split.num_kv_heads, split.head_dim, rope.interleaved});
+  }
+
+  void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
+    const KvLayout& cache = *in.cache;
+    check<DeviceError>(cache.head_dim <= kMaxHeadDim,
+                       "tree_attention: expected a head_dim of at most ", kMaxHeadDim,
+                       " on a GPU, found ", cache.head_dim);
+    plan_.lay_out(batch, in.num_heads / cache.num_kv_heads, in.sliding_window);
+    if (plan_.tiles().empty()) return;
+    cuda::tree_attention(stream(), element_of(compute_), attention_args(out, in, batch));
+  }
+
+  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
+    if (rows.empty()) return;
+    cuda::gather_rows(stream(), out.data, x.data, indices_.of(bound(), rows),
+                      static_cast<int>(rows.size()), x.row_bytes());
+  }
+
+  void top_k(Tensor values, Tensor ids, Tensor logits) override {
+    if (logits.rows == 0) return;
+    const auto k = static_cast<int>(values.cols);
+    const int64_t count = top_k_candidates(logits.rows, logits.cols, k);
+    cuda::top_k(stream(), {logits.row<float>(0), values.row<float>(0), ids.row<int32_t>(0),
+                           queue_.scratch.reserve<uint64_t>(stream(), count),
+                           queue_.tickets.reserve<int>(stream(), logits.rows),
+                           static_cast<int>(logits.rows), static_cast<int>(logits.cols), k});
+  }
+
+  void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
+    reader_.sample(bound(), ids, logits, rows);
+  }
+
+  void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
+    reader_.logprobs(bound(), logits, rows);
+  }
+
+  void posterior(Tensor logits, std::span<const PosteriorRow> rows) override {
+    reader_.posterior(bound(), logits, rows);
+  }
+
+  void commit(const KvLayout& cache, Tensor keys, Tensor values,
+              std::span<const CommitRow> rows) override {
+    if (rows.empty()) return;
+    commits_.resize(rows.size());
+    std::memcpy(commits_.data(), rows.data(), rows.size_bytes());
+    cuda::commit(stream(),
+                 {keys.data, values.data, cache.keys, cache.values,
+                  targets_.of(bound(), std::span<const CommitTarget>(commits_)),
+                  static_cast<int>(rows.size()), static_cast<int>(keys.rows / cache.num_layers),
+                  cache.num_layers, cache.num_pages, cache.num_kv_heads,
+                  cache.head_dim * static_cast<int>(block_bytes(cache.dtype))});
+  }
+
+ private:
+  // Makes the device the calling thread's.
+  Queue& bound() {
+    use_device(device_);
+    return queue_;
+  }
+  const Stream& stream() { return bound().stream; }
+
+  Weight pack(const Weight& wide, const char* name) {
+    Weight weight;
+    weight.out_features = wide.out_features;
+    weight.in_features = wide.in_features;
+    weight.segments = {{compute_, 0, wide.out_features, 0}};
+    weight.storage = on_device(pack_rows(*host_, wide, compute_, name));
+    if (wide.bias) {
+      const auto* bias = static_cast<const uint8_t*>(wide.bias.data());
+      const size_t bytes = static_cast<size_t>(wide.out_features) * sizeof(float);
+      weight.bias = on_device({bias, bias + bytes});
+    }
+    return weight;
+  }
+
+  // Rows of a weight of this back end, by way of the host.
+  Weight pack_again(const WeightSource& source) {
+    const auto count = static_cast<int64_t>(source.rows.size());
+    Tensor rows{nullptr, DType::f32, count, source.packed->in_features};
+    const Buffer wide = allocate(rows.bytes());
+    rows.data = wide.data();
+    embed(rows, *source.packed, source.rows);
+    const HostTensor part{download(rows), rows.bytes(), DType::f32, {rows.rows, rows.cols}};
+    return pack(host_->prepare_weight({.parts = {&part}, .name = source.name}), source.name);
+  }
+
+  Buffer on_device(const std::vector<uint8_t>& bytes) {
+    Buffer buffer = allocate(bytes.size());
+    stream().copy_to_device(buffer.data(), bytes.data(), bytes.size());
+    stream().synchronize();
+    return buffer;
+  }
+
+  EmbedArgs rows_of(const Weight& table, std::span<const int32_t> ids) {
+    return {table.storage.data(), indices_.of(bound(), ids), static_cast<int>(ids.size()),
+            static_cast<int>(table.in_features)};
+  }
+
+  AttentionArgs attention_args(Tensor out, const AttentionInputs& in, const RowBatch& batch) {
+    const KvLayout& cache = *in.cache;
+    const size_t layer = cache.bytes_per_side() / static_cast<size_t>(cache.num_layers) *
+                         static_cast<size_t>(in.layer);
+    const auto mirror = [&]<class T>(Mirror& to, const std::vector<T>& values) {
+      return to.of(bound(), std::span<const T>(values));
+    };
+    AttentionArgs a{};
+    a.q = in.q.row<float>(0);
+    a.keys = in.keys.data;
+    a.values = in.values.data;
+    a.key_pages = static_cast<const char*>(cache.keys) + layer;
+    a.value_pages = static_cast<const char*>(cache.values) + layer;
+    a.out = out.data;
+    a.sequences = mirror(sequences_, plan_.sequences());
+    a.tiles = mirror(tiles_, plan_.tiles());
+    a.positions = mirror(positions_, batch.positions);
+    a.paths = mirror(paths_, plan_.paths());
+    a.pages = mirror(pages_, plan_.pages());
+    a.num_tiles = static_cast<int>(plan_.tiles().size());
+    a.num_splits = plan_.num_splits();
+    a.path_stride = plan_.path_stride();
+    a.num_heads = in.num_heads;
+    a.num_kv_heads = cache.num_kv_heads;
+    a.head_dim = cache.head_dim;
+    a.window = in.sliding_window;
+    a.scale = in.scale;
+    a.partials = queue_.scratch.reserve<float>(stream(), attention_partials(a));
+    a.tickets = queue_.tickets.reserve<int>(stream(), attention_tickets(a));
+    return a;
+  }
+
+  const DType compute_;
+  const int device_;
+  const std::shared_ptr<Backend> host_;
+  Queue queue_;
+  Mirror indices_, positions_, sequences_, tiles_, paths_, pages_, targets_;
+  AttentionPlan plan_;
+  std::vector<CommitTarget> commits_;
+  LogitsReader reader_;
+};
+
+std::string why_not(int device) {
+  const DeviceInfo info = describe(device);
+  if (info.major >= kLeastMajor) return "";
+  return text("GPU ", device, " (", info.name,
+              "): expected compute capability 8.0 or later, found ", info.major, ".", info.minor,
+              "; use device \"cpu\"");
+}
+
+}  // namespace
+}  // namespace cuda
+
+std::string why_no_cuda() {
+  return cuda::device_count() == 0 ? cuda::why_no_device() : cuda::why_not(0);
+}
+
+std::shared_ptr<Backend> make_cuda_backend(const LoadOptions& options, int device) {
+  const int count = cuda::device_count();
+  check<DeviceError>(count > 0, "device cuda: ", cuda::why_no_device());
+  check<DeviceError>(device < count, "device cuda:", device, ": this machine has ", count,
+                     " GPUs, numbered from 0");
+  const std::string why = cuda::why_not(device);
+  check<DeviceError>(why.empty(), why);
+  cuda::use_device(device);
+  return std::make_shared<cuda::CudaBackend>(options.compute_type, device);
+}
+
+}  // namespace medusa

@@ -1,0 +1,173 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cuda/runtime.h"
+
+// The launchers: each queues one verb's kernel. All pointers are to device memory; C is the compute
+// type, `element`.
+namespace medusa::cuda {
+
+enum class Element : uint8_t { f32, bf16 };
+
+struct EmbedArgs {
+  const void* table;  // packed (vocab, width)
+  const int32_t* ids;
+  int rows, width;
+};
+/// out f32 (rows, width).
+void embed(const Stream& stream, Element element, const EmbedArgs& args, float* out);
+/// out C (rows, x_width + width): x's row, then the embedding of its id.
+void append_embedding(const Stream& stream, Element element, const EmbedArgs& args, const void* x,
+                      int x_width, void* out);
+
+struct RmsNormArgs {
+  const float* x;       // (rows, cols)
+  const float* weight;  // (cols)
+  void* out;            // (rows, cols) of `element`
+  int rows, cols;
+  float eps;
+};
+void rms_norm(const Stream& stream, Element element, const RmsNormArgs& args);
+
+/// As Epilogue in backend/backend.h.
+enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
+
+struct LinearArgs {
+  const void* x;       // C (rows, k)
+  const void* weight;  // packed, see packing.h
+  const float* bias;   // (n) or null
+  void* out;
+  int rows, k, n;
+  Finish finish;
+  int splits;       // of k: linear_splits(k, n)
+  float* partials;  // linear_partials() floats, where splits > 1
+  int* tickets;     // linear_tiles() zeros, and zeros again afterwards
+};
+/// Into how many parts a product's sum is split: a function of the weight's shape.
+int linear_splits(int64_t k, int64_t n);
+int64_t linear_tiles(Element element, int64_t rows, int64_t n);
+int64_t linear_partials(Element element, int64_t rows, int64_t n, int splits);
+void linear(const Stream& stream, Element element, const LinearArgs& args);
+
+struct RopeArgs {
+  const float* qkv;  // (rows, (heads + 2 · kv heads) · head_dim)
+  float* q;
+  void* keys;  // C
+  void* values;
+  const float* q_norm;  // (head_dim) or null
+  const float* k_norm;
+  float norm_eps;
+  const float* cos;  // (positions, head_dim / 2)
+  const float* sin;
+  const int32_t* positions;
+  int rows, num_heads, num_kv_heads, head_dim;
+  bool interleaved;
+};
+void rope(const Stream& stream, Element element, const RopeArgs& args);
+
+/// Rows of one sequence, as SequenceRows.
+struct AttentionSequence {
+  int32_t first_row;
+  int32_t committed;
+  int32_t first_page;  // in AttentionArgs::pages
+  int32_t chain;
+};
+/// Consecutive rows of one sequence that one block takes, for one key/value head.
+struct AttentionTile {
+  int32_t sequence;
+  int32_t first_row;  // of the batch
+  int32_t rows;
+  int32_t first_chunk, last_chunk;  // of kAttentionChunk positions, that some row sees
+  int32_t last_position;            // that some row sees
+};
+inline constexpr int kAttentionChunk = 64;
+inline constexpr int kSplitChunks = 8;   // that one block walks: fixed, so that results are
+inline constexpr int kTileQueries = 64;  // rows · heads that share a key/value head
+
+constexpr int attention_splits(const AttentionTile& tile) {
+  return tile.last_chunk / kSplitChunks - tile.first_chunk / kSplitChunks + 1;
+}
+
+struct AttentionArgs {
+  const float* q;    // (rows, heads · head_dim)
+  const void* keys;  // C (rows, kv heads · head_dim), fresh
+  const void* values;
+  const void* key_pages;  // C [page][kv head][64][head_dim] of the layer
+  const void* value_pages;
+  void* out;  // C, as q
+  const AttentionSequence* sequences;
+  const AttentionTile* tiles;
+  const int32_t* positions;  // (rows)
+  const int32_t* paths;      // (rows, path_stride) of trees: ancestor at committed + column
+  const int32_t* pages;
+  int num_tiles, num_splits;  // most that a tile has
+  int path_stride;
+  int num_heads, num_kv_heads, head_dim, window;
+  float scale;
+  float* partials;  // attention_partials() floats, where num_splits > 1
+  int* tickets;     // attention_tickets() zeros, and zeros again afterwards
+};
+int64_t attention_partials(const AttentionArgs& args);
+int64_t attention_tickets(const AttentionArgs& args);
+void tree_attention(const Stream& stream, Element element, const AttentionArgs& args);
+
+void gather_rows(const Stream& stream, void* out, const void* x, const int32_t* rows, int count,
+                 size_t row_bytes);
+
+struct TopKArgs {
+  const float* logits;  // (rows, vocab)
+  float* values;        // (rows, k)
+  int32_t* ids;
+  uint64_t* candidates;  // top_k_candidates()
+  int* tickets;          // (rows) zeros, and zeros again afterwards
+  int rows, vocab, k;
+};
+int64_t top_k_candidates(int64_t rows, int64_t vocab, int k);
+void top_k(const Stream& stream, const TopKArgs& args);
+
+/// As SampleRow, without filters and rules.
+struct DrawRow {
+  int64_t row;
+  uint64_t seed;
+  int64_t position;
+  float temperature;
+};
+struct SampleArgs {
+  const float* logits;  // (…, vocab)
+  const DrawRow* rows;
+  int32_t* ids;    // (rows)
+  uint64_t* best;  // sample_bests()
+  int* tickets;    // (rows) zeros, and zeros again afterwards
+  int num_rows, vocab;
+};
+int64_t sample_bests(int64_t rows, int64_t vocab);
+void sample(const Stream& stream, const SampleArgs& args);
+
+struct PosteriorArgs {
+  const float* logits;  // (…, vocab)
+  const DrawRow* rows;
+  const int32_t* first_token;  // (rows + 1) into tokens
+  const int32_t* tokens;
+  float* log_probs;  // as tokens
+  float* entropies;  // (rows)
+  int num_rows, vocab;
+};
+void posterior(const Stream& stream, const PosteriorArgs& args);
+
+struct CommitTarget {
+  int32_t row, page, position;
+};
+struct CommitArgs {
+  const void* keys;  // C (layers, layer_rows, kv heads · head_dim)
+  const void* values;
+  void* key_pages;  // C [layer][page][kv head][64][head_dim]
+  void* value_pages;
+  const CommitTarget* rows;
+  int num_rows, layer_rows, num_layers, num_pages, num_kv_heads;
+  int head_bytes;  // of one head's key: a multiple of 16
+};
+void commit(const Stream& stream, const CommitArgs& args);
+
+}  // namespace medusa::cuda

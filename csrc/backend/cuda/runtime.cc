@@ -1,0 +1,148 @@
+#include "backend/cuda/runtime.h"
+
+#include <cuda_runtime_api.h>
+
+#include "base/check.h"
+
+namespace medusa::cuda {
+namespace {
+
+const char* advice(cudaError_t error) {
+  switch (error) {
+    case cudaErrorInsufficientDriver:
+      return "the driver is older than this build's CUDA runtime: update it, or build with an "
+             "older CUDA toolkit";
+    case cudaErrorNoDevice:
+      return "no GPU is visible: look at CUDA_VISIBLE_DEVICES and nvidia-smi";
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorSystemNotReady:
+    case cudaErrorInitializationError:
+      return "the driver's parts do not fit one another: restart after updating it";
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+      return "this build has no code for this GPU: it needs compute capability 8.0 or later";
+    case cudaErrorECCUncorrectable:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorLaunchFailure:
+    case cudaErrorIllegalAddress:
+    case cudaErrorHardwareStackError:
+      return "the GPU is lost to this process: start a new one; if that fails too, look at "
+             "nvidia-smi";
+    default:
+      return "see the CUDA runtime's documentation of this error";
+  }
+}
+
+std::string explain(cudaError_t error) {
+  return text(cudaGetErrorString(error), " (", cudaGetErrorName(error), "): ", advice(error));
+}
+
+void check_call(cudaError_t error, const char* doing) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // an error that can be survived is not met again by the next call
+  check<OutOfMemory>(error != cudaErrorMemoryAllocation, doing,
+                     ": the GPU has no room left; lower kv_cache_memory or max_num_seqs, or choose "
+                     "a smaller model");
+  throw DeviceError(text(doing, ": ", explain(error)));
+}
+
+void free_device(void* data, size_t) noexcept { cudaFree(data); }
+void free_pinned(void* data, size_t) noexcept { cudaFreeHost(data); }
+
+cudaError_t count_devices(int& count) {
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    count = 0;
+  }
+  return error;
+}
+
+}  // namespace
+
+int device_count() {
+  int count = 0;
+  count_devices(count);
+  return count;
+}
+
+std::string why_no_device() {
+  int count = 0;
+  const cudaError_t error = count_devices(count);
+  return explain(error == cudaSuccess ? cudaErrorNoDevice : error);
+}
+
+DeviceInfo describe(int device) {
+  cudaDeviceProp properties{};
+  check_call(cudaGetDeviceProperties(&properties, device), "describing the GPU");
+  return {properties.name, properties.major, properties.minor};
+}
+
+void use_device(int device) { check_call(cudaSetDevice(device), "choosing the GPU"); }
+
+size_t free_memory() {
+  size_t free = 0, total = 0;
+  check_call(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
+}
+
+Buffer device_memory(size_t bytes) {
+  void* data = nullptr;
+  check_call(cudaMalloc(&data, bytes), "allocating memory of the GPU");
+  Buffer buffer(data, bytes, free_device);
+  check_call(cudaMemset(data, 0, bytes), "clearing memory of the GPU");
+  return buffer;
+}
+
+Buffer pinned_memory(size_t bytes) {
+  void* data = nullptr;
+  check_call(cudaMallocHost(&data, bytes), "allocating pinned memory");
+  return {data, bytes, free_pinned};
+}
+
+Stream::Stream() {
+  check_call(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "creating a stream");
+}
+Stream::~Stream() {
+  if (handle_ != nullptr) cudaStreamDestroy(handle_);
+}
+void Stream::copy_to_device(void* to, const void* from, size_t bytes) const {
+  check_call(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, handle_),
+             "copying to the GPU");
+}
+void Stream::copy_to_host(void* to, const void* from, size_t bytes) const {
+  check_call(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, handle_),
+             "copying from the GPU");
+}
+void Stream::copy_on_device(void* to, const void* from, size_t bytes) const {
+  check_call(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, handle_),
+             "copying on the GPU");
+}
+void Stream::synchronize() const {
+  check_call(cudaStreamSynchronize(handle_), "waiting for the GPU");
+}
+
+Event::Event() { check_call(cudaEventCreate(&handle_), "creating an event"); }
+Event::~Event() {
+  if (handle_ != nullptr) cudaEventDestroy(handle_);
+}
+void Event::record(const Stream& stream) const {
+  check_call(cudaEventRecord(handle_, stream.handle()), "recording an event");
+}
+void Event::synchronize() const {
+  check_call(cudaEventSynchronize(handle_), "waiting for an event");
+}
+double Event::milliseconds_since(const Event& earlier) const {
+  float milliseconds = 0;
+  check_call(cudaEventElapsedTime(&milliseconds, earlier.handle_, handle_), "reading an event");
+  return milliseconds;
+}
+
+void allow_shared_memory(const void* kernel, size_t bytes) {
+  check_call(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)),
+             "asking for shared memory");
+}
+void check_launch(int error) { check_call(static_cast<cudaError_t>(error), "launching a kernel"); }
+
+}  // namespace medusa::cuda

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "tensor/buffer.h"
+
+struct CUstream_st;
+struct CUevent_st;
+
+// The few calls of the CUDA runtime that the back end needs, as owners. Errors are DeviceError, or
+// OutOfMemory, with what can be done about them; destructors never throw.
+namespace medusa::cuda {
+
+struct DeviceInfo {
+  std::string name;
+  int major = 0;  // compute capability
+  int minor = 0;
+};
+
+/// Devices that a driver offers; 0 without one.
+int device_count();
+/// Why device_count() is 0, with what can be done about it.
+std::string why_no_device();
+DeviceInfo describe(int device);
+/// The device that this thread's calls go to.
+void use_device(int device);
+/// Of the device in use, in bytes.
+size_t free_memory();
+
+Buffer device_memory(size_t bytes);  // zeroed, 256-byte aligned
+Buffer pinned_memory(size_t bytes);  // of the host; copies from and to it overlap with kernels
+
+/// A queue of copies and kernels. What is queued happens in order, at the latest in synchronize().
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Stream& operator=(Stream&&) = delete;
+
+  CUstream_st* handle() const { return handle_; }
+  /// `from`, and `to` of the next, stay as they are until the copy has happened.
+  void copy_to_device(void* to, const void* from, size_t bytes) const;
+  void copy_to_host(void* to, const void* from, size_t bytes) const;
+  void copy_on_device(void* to, const void* from, size_t bytes) const;
+  void synchronize() const;
+
+ private:
+  CUstream_st* handle_ = nullptr;
+};
+
+/// A point in a stream.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(Event&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Event& operator=(Event&&) = delete;
+
+  void record(const Stream& stream) const;
+  void synchronize() const;
+  /// Both recorded and reached.
+  double milliseconds_since(const Event& earlier) const;
+
+ private:
+  CUevent_st* handle_ = nullptr;
+};
+
+// For launch().
+void allow_shared_memory(const void* kernel, size_t bytes);
+void check_launch(int error);
+
+}  // namespace medusa::cuda

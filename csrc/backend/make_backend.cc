@@ -1,0 +1,34 @@
+#include <charconv>
+#include <string_view>
+
+#include "backend/backend.h"
+#include "base/check.h"
+
+namespace medusa {
+namespace {
+
+// "cuda" is its device 0; -1: no name of a GPU.
+int parse_cuda(std::string_view device) {
+  constexpr std::string_view kName = "cuda";
+  if (!device.starts_with(kName)) return -1;
+  device.remove_prefix(kName.size());
+  if (device.empty()) return 0;
+  int number = -1;
+  const char* end = device.data() + device.size();
+  const auto [last, error] = std::from_chars(device.data() + 1, end, number);
+  return device[0] == ':' && error == std::errc() && last == end ? number : -1;
+}
+
+}  // namespace
+
+std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
+  const std::string& device = options.device;
+  if (device == "cpu" || (device == "auto" && !why_no_cuda().empty())) {
+    return make_cpu_backend(options);
+  }
+  const int number = device == "auto" ? 0 : parse_cuda(device);
+  check(number >= 0, "device: expected auto, cpu, cuda or cuda:N, found ", device);
+  return make_cuda_backend(options, number);
+}
+
+}  // namespace medusa

@@ -1,0 +1,101 @@
+// The whole engine on the emulated device.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "emulated_stream.h"
+#include "emulator.h"
+#include "medusa/engine.h"
+#include "medusa/error.h"
+#include "tiny_model.h"
+
+namespace medusa {
+namespace {
+
+using testing::random_prompt;
+using testing::run;
+using testing::TinyModel;
+
+struct Case {
+  ComputeType compute;
+  bool projection, greedy, grounded;
+};
+
+SamplingParams params_for(int seed, bool greedy) {
+  SamplingParams params;
+  params.max_tokens = 12;
+  params.temperature = greedy ? 0.0f : 0.8f;
+  params.seed = seed;
+  return params;
+}
+
+class CudaEngineTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void TearDown() override { emulation::check_device_memory(); }
+  TinyModel tiny() const { return TinyModel(7, GetParam().compute, 1, "cuda"); }
+};
+
+TEST_P(CudaEngineTest, medusa_equals_plain_for_one_and_four_sequences) {
+  TinyModel source = tiny();
+  const Model model = source.load();
+  const Heads heads = source.random_heads(model, 4, GetParam().projection, GetParam().grounded);
+  std::mt19937 random(3);
+  std::vector<std::vector<int32_t>> prompts;
+  for (const int size : {1, 63, 64, 70}) prompts.push_back(random_prompt(random, size, 101));
+
+  Engine plain(model, {}, Tree::root_only(), {.max_num_seqs = 1, .max_model_len = 128});
+  std::vector<std::vector<int32_t>> expected;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto params = params_for(static_cast<int>(i), GetParam().greedy);
+    const int64_t id = plain.submit(prompts[i], params);
+    expected.push_back(run(plain).at(id));
+  }
+  for (const int num_seqs : {1, 4}) {
+    Engine medusa(model, heads, Tree({{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0}, {0, 0, 0, 0}}),
+                  {.max_num_seqs = num_seqs, .max_model_len = 128});
+    std::vector<int64_t> ids;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto params = params_for(static_cast<int>(i), GetParam().greedy);
+      ids.push_back(medusa.submit(prompts[i], params));
+    }
+    const auto answers = run(medusa);
+    for (size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(answers.at(ids[i]), expected[i]) << i;
+  }
+}
+
+TEST_P(CudaEngineTest, logits_are_those_of_the_cpu) {
+  TinyModel source = tiny();
+  const Model cuda = source.load();
+  const Model cpu = TinyModel(7, GetParam().compute, 1, "cpu").load();
+  std::mt19937 random(5);
+  const auto prompt = random_prompt(random, 90, 101);
+  const auto found = cuda.logits(prompt), expected = cpu.logits(prompt);
+  double worst = 0, largest = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(found[i]));
+    worst = std::max(worst, std::abs(double{found[i]} - expected[i]));
+    largest = std::max(largest, std::abs(double{expected[i]}));
+  }
+  const bool wide = GetParam().compute == ComputeType::float32;
+  EXPECT_LT(worst / largest, wide ? 2e-6 : 0.02) << "largest logit " << largest;
+}
+
+TEST_P(CudaEngineTest, chunks_of_a_prompt_give_the_same_logits) {
+  TinyModel source = tiny();
+  const Model model = source.load();
+  std::mt19937 random(6);
+  const auto prompt = random_prompt(random, 75, 101);
+  const auto whole = model.logits(prompt);
+  for (const std::vector<int>& chunks : {std::vector<int>{1, 74}, {64, 11}, {30, 40, 5}}) {
+    EXPECT_EQ(model.logits(prompt, chunks), whole);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(all, CudaEngineTest,
+                         ::testing::Values(Case{ComputeType::bfloat16, false, true, false},
+                                           Case{ComputeType::bfloat16, true, false, true},
+                                           Case{ComputeType::float32, false, false, false}));
+
+}  // namespace
+}  // namespace medusa

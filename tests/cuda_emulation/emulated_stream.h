@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+struct CUstream_st;
+
+namespace medusa::emulation {
+
+/// Adds to the end of a stream's queue. Nothing of it happens before somebody waits for it, so that
+/// a result read too early, or memory reused too early, is seen.
+void enqueue(CUstream_st* stream, std::function<void()> work);
+
+/// Throws Error if bytes around any of the emulated device's memory were written.
+void check_device_memory();
+/// Memory of the emulated device; what is asked for beyond it fails as it does on a GPU.
+void set_device_memory(size_t bytes);
+/// Kernels that streams have run so far.
+size_t kernels_run();
+
+}  // namespace medusa::emulation
