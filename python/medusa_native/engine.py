@@ -13,7 +13,7 @@ from medusa_native.errors import InvalidArgument
 from medusa_native.heads import open_heads
 from medusa_native.loading import Checkpoint, load_checkpoint
 from medusa_native.tokenizer import Tokenizer
-from medusa_native.trees import choose_tree
+from medusa_native.trees import choose_tree, usual_nodes
 from medusa_native.tuning.adaptive import forward_seconds
 from medusa_native.tuning.store import device_key, find_tuning
 
@@ -165,14 +165,14 @@ def _tree(
     An automatic tree is as tuned for these heads and this device, and adapts.
     """
     tuning = find_tuning(heads) if config.medusa_choices == "auto" else None
-    isa = isa_of(model.device_name)
+    usual = usual_nodes(isa_of(model.device_name), model.weight_formats)
     if tuning is None:
         stored = heads.config.get("medusa_choices")
-        return choose_tree(config, heads.num_heads, stored, isa), None
+        return choose_tree(config, heads.num_heads, stored, usual), None
     table, device = tuning.table, tuning.for_device(device_key(model))
     if device is None:
-        return choose_tree(config, heads.num_heads, table.paths, isa), None
-    tree = choose_tree(config, heads.num_heads, table.paths, isa, device.nodes)
+        return choose_tree(config, heads.num_heads, table.paths, usual), None
+    tree = choose_tree(config, heads.num_heads, table.paths, device.nodes)
     chances = dict(zip(table.paths, table.probabilities, strict=True))
     seconds = forward_seconds(device.costs, table.paths, device.context)
     return tree, TreeTuning(seconds, chances)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,34 @@ from medusa_native.params import SpeculativeConfig, check_paths
 DEFAULT_TREE = "mc_sim_7b_63"
 # Nodes, root included, beyond which one more costs a step more time than it brings in tokens:
 # where products are bound by arithmetic, not by memory, small trees win (benchmarks/decode.py).
-NODES_THAT_PAY = {"amx": 64, "avx512_bf16": 10, "avx512": 8, "avx2": 8, "generic": 4}
+# First with weights in bfloat16 or float32, then in blocks, whose stream leaves less time to compute.
+NODES_THAT_PAY = {
+    "amx": (64, 16),
+    "avx512_bf16": (10, 4),
+    "avx512": (8, 2),
+    "avx2": (8, 2),
+    "generic": (4, 1),
+}
 Paths = Sequence[Sequence[int]]
+
+
+def usual_nodes(isa: str, weight_formats: Mapping[str, int]) -> int | None:
+    """Return the nodes of a tree, root included, that usually pay; None: no telling.
+
+    Parameters
+    ----------
+    weight_formats
+        Types of the weights in memory, and how many weights of each.
+    """
+    most = max(weight_formats, key=lambda name: weight_formats[name])
+    pay = NODES_THAT_PAY.get(isa)
+    return None if pay is None else pay[most.startswith("Q")]
 
 
 def choose_tree(
     config: SpeculativeConfig,
     num_heads: int,
     stored: Any = None,
-    isa: str | None = None,
     nodes: int | None = None,
 ) -> _core.Tree:
     """Return the tree that `config` asks for.
@@ -34,11 +53,10 @@ def choose_tree(
     stored
         Paths of the heads' tuning, or ``medusa_choices`` of their configuration, best first; or
         None.
-    isa
-        The instruction set in use: an automatic tree has no more nodes than pay there, unless
-        `nodes` or `max_total_draft_tokens` says how many.
     nodes
-        Root included, as tuned for this device; 1: nothing pays, and the tree is its root.
+        Most nodes of an automatic tree, root included, as tuned for this device or as usually pay
+        (`usual_nodes`), unless `max_total_draft_tokens` says how many; 1: nothing pays, and the
+        tree is its root.
 
     Raises
     ------
@@ -60,7 +78,6 @@ def choose_tree(
         )
     limit = config.max_total_draft_tokens
     if limit is None and adaptable:
-        nodes = nodes or NODES_THAT_PAY.get(isa or "")
         limit = None if nodes is None else nodes - 1
     return _core.Tree.root_only() if limit == 0 else _core.Tree(_limit_nodes(paths, limit))
 

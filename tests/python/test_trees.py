@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from medusa_native import InvalidArgument, SpeculativeConfig, _core
-from medusa_native.trees import DEFAULT_TREE, NODES_THAT_PAY, choose_tree
+from medusa_native.trees import DEFAULT_TREE, NODES_THAT_PAY, choose_tree, usual_nodes
 
 
 def paths(num_heads: int = 4, stored: Any = None, **config: Any) -> list[tuple[int, ...]]:
@@ -29,26 +29,26 @@ def test_auto_prefers_the_tree_stored_with_the_heads() -> None:
         paths(2, stored={"tree": 1})
 
 
-def test_auto_has_no_more_nodes_than_pay() -> None:
-    best_first = _core.Tree.stock_paths(DEFAULT_TREE)
-    for isa, nodes in NODES_THAT_PAY.items():
-        tree = choose_tree(SpeculativeConfig(), 4, None, isa)
-        assert sorted(tree.paths) == sorted(best_first[: nodes - 1])
-        assert choose_tree(SpeculativeConfig(max_total_draft_tokens=20), 4, None, isa).size == 21
-        named = SpeculativeConfig(medusa_choices=DEFAULT_TREE)
-        assert choose_tree(named, 4, None, isa).size == 64
+def test_usual_nodes() -> None:
+    for isa, (plain, in_blocks) in NODES_THAT_PAY.items():
+        assert usual_nodes(isa, {"Q8_0": 5, "BF16": 9}) == plain
+        assert usual_nodes(isa, {"Q4_1": 9, "BF16": 5}) == in_blocks
+    assert usual_nodes("sve", {"BF16": 1}) is None
 
 
-def test_a_tuned_number_of_nodes() -> None:
+@pytest.mark.parametrize("nodes", [2, 5, 30])
+def test_auto_has_no_more_nodes_than_pay(nodes: int) -> None:
     best_first = _core.Tree.stock_paths(DEFAULT_TREE)
-    for nodes in (2, 5, 30):
-        tree = choose_tree(SpeculativeConfig(), 4, None, "avx2", nodes)
-        assert sorted(tree.paths) == sorted(best_first[: nodes - 1])
-    assert choose_tree(SpeculativeConfig(), 4, None, "avx2", 1).size == 1
-    assert choose_tree(SpeculativeConfig(max_total_draft_tokens=9), 4, None, "avx2", 5).size == 10
+    tree = choose_tree(SpeculativeConfig(), 4, None, nodes)
+    assert sorted(tree.paths) == sorted(best_first[: nodes - 1])
+    assert choose_tree(SpeculativeConfig(max_total_draft_tokens=20), 4, None, nodes).size == 21
     named = SpeculativeConfig(medusa_choices=DEFAULT_TREE)
-    assert choose_tree(named, 4, None, "avx2", 5).size == 64
-    shallow = choose_tree(SpeculativeConfig(num_speculative_tokens=1), 4, None, "avx2", 5)
+    assert choose_tree(named, 4, None, nodes).size == 64
+
+
+def test_nothing_pays() -> None:
+    assert choose_tree(SpeculativeConfig(), 4, None, 1).size == 1
+    shallow = choose_tree(SpeculativeConfig(num_speculative_tokens=1), 4, None, 5)
     assert sorted(shallow.paths) == [[0], [1], [2], [3]]
 
 

@@ -19,7 +19,7 @@ from medusa_native.cli.heads_report import heads_facts, show_parts
 from medusa_native.cli.terminal import console, reports_errors, write_json
 from medusa_native.heads import fingerprint, open_heads
 from medusa_native.loading import Checkpoint, HeadsCheckpoint, load_checkpoint, load_heads
-from medusa_native.trees import choose_tree
+from medusa_native.trees import choose_tree, usual_nodes
 from medusa_native.tuning.record import Tuning
 from medusa_native.tuning.store import find_tuning
 
@@ -52,13 +52,24 @@ def inspect(
         tuning, stored = find_tuning(opened), opened.config.get("medusa_choices")
         if tuning is not None:
             facts["tuning"], stored = tuning_facts(tuning), tuning.table.paths
-        tree = choose_tree(config, opened.num_heads, stored, isas[0])
+        usual = usual_nodes(isas[0], _matrix_formats(checkpoint))
+        tree = choose_tree(config, opened.num_heads, stored, usual)
         facts["tree"] = {"nodes": tree.size, "depth": tree.depth, "paths": tree.paths}
     facts["cpu"] = {"instruction_sets": isas}
     if json:
         write_json(facts)
     else:
         _show(facts, tree)
+
+
+def _matrix_formats(checkpoint: Checkpoint | None) -> Counter[str]:
+    """Return how many weights are stored in each type; a model that is not given has BF16."""
+    if checkpoint is None:
+        return Counter({"BF16": 1})
+    formats: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        formats[tensor.dtype] += math.prod(tensor.shape)
+    return formats
 
 
 def _open(heads: str | Path, checkpoint: Checkpoint | None) -> HeadsCheckpoint:
