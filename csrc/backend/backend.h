@@ -141,8 +141,6 @@ std::shared_ptr<Backend> make_cpu_backend(const LoadOptions& options);
 /// The CUDA back end on one of the machine's devices. Throws DeviceError, with advice, where there
 /// is none or this build has none.
 std::shared_ptr<Backend> make_cuda_backend(const LoadOptions& options, int device);
-/// Why no GPU can be used, with advice; empty: one can.
-std::string why_no_cuda();
 
 /// The one that options.device names.
 std::shared_ptr<Backend> make_backend(const LoadOptions& options);

@@ -3,6 +3,7 @@
 
 #include "backend/backend.h"
 #include "base/check.h"
+#include "medusa/device.h"
 
 namespace medusa {
 namespace {

@@ -236,6 +236,7 @@ void register_engine(py::module_& module) {
       .def_property_readonly("kv_cache_bytes", &Engine::kv_cache_bytes)
       .def_property_readonly("workspace_bytes", &Engine::workspace_bytes);
   module.def("cpu_isas", &cpu_isas, "Instruction sets this machine runs, best first.");
+  module.def("why_no_cuda", &why_no_cuda, "Why no GPU can be used; empty: one can.");
 }
 
 }  // namespace medusa

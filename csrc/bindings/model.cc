@@ -61,14 +61,15 @@ WeightFormat parse_format(const std::string& name) {
 }
 
 Model load_model(const ModelConfig& config, const py::dict& tensors,
-                 const std::string& compute_type, const std::string& weight_format,
-                 int num_threads) {
+                 const std::string& compute_type, const std::string& weight_format, int num_threads,
+                 const std::string& device) {
   TensorMap map;
   for (const auto& [key, value] : tensors) {
     const auto name = py::cast<std::string>(key);
     map.emplace(name, to_host_tensor(value, name));
   }
-  const LoadOptions options{parse_compute(compute_type), parse_format(weight_format), num_threads};
+  const LoadOptions options{parse_compute(compute_type), parse_format(weight_format), num_threads,
+                            device};
   const py::gil_scoped_release release;
   return Model::load(config, map, options);
 }
@@ -188,7 +189,7 @@ void register_model(py::module_& module) {
   register_config(module);
   py::class_<Model>(module, "Model", "A backbone with packed weights.")
       .def_static("load", &load_model, "config"_a, "tensors"_a, "compute_type"_a = "bfloat16",
-                  "weight_format"_a = "as_stored", "num_threads"_a = 0,
+                  "weight_format"_a = "as_stored", "num_threads"_a = 0, "device"_a = "cpu",
                   "Packs `tensors` (name to (buffer, dtype, shape)), which may go away afterwards.")
       .def_property_readonly("config", &Model::config)
       .def_property_readonly("compute_type",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from medusa_native import _core
 from medusa_native.checks import check_integer
 from medusa_native.errors import DeviceError, InvalidArgument
 from medusa_native.params import SamplingParams, SpeculativeConfig
@@ -18,11 +20,13 @@ Message = Mapping[str, Any]
 
 
 def check_device(device: str) -> None:
-    """Raise DeviceError for a device that this build does not have."""
-    if str(device).partition(":")[0] == "cuda":
-        raise DeviceError(f"device {device!r}: this build has no CUDA back end; use 'cpu'")
-    if device not in ("auto", "cpu"):
-        raise InvalidArgument(f"device must be 'auto' or 'cpu', found {device!r}")
+    """Raise DeviceError, with advice, for a device that this build or machine does not have."""
+    if device in ("auto", "cpu"):
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", str(device)):
+        raise InvalidArgument(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', found {device!r}")
+    if reason := _core.why_no_cuda():
+        raise DeviceError(f"device {device!r}: {reason}")
 
 
 def core_types(dtype: str) -> dict[str, str]:

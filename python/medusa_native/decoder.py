@@ -50,7 +50,8 @@ class Decoder:
     tokenizer
         A folder or `Tokenizer`; default: the model's own.
     device
-        ``"auto"`` or ``"cpu"``.
+        ``"auto"``: a GPU where one works, else the CPU; ``"cpu"``, ``"cuda"``, ``"cuda:1"``. A
+        GPU widens quantised weights.
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
         blocks and round what they are multiplied with to 8 bits, in groups of 32;
@@ -80,7 +81,7 @@ class Decoder:
     ModelFormatError
         For a file that is not what it should be.
     DeviceError
-        For a device this build does not have.
+        For a device that this build or machine does not have.
     OutOfMemory
         When `kv_cache_memory` is too small for one sequence.
 
@@ -119,6 +120,7 @@ class Decoder:
             speculation,
             tokenizer,
             dtype=dtype,
+            device=device,
             num_threads=limit("num_threads", num_threads),
             max_model_len=limit("max_model_len", max_model_len),
             max_num_seqs=limit("max_num_seqs", max_num_seqs),

@@ -122,6 +122,7 @@ def load_engine(
     *,
     dtype: str,
     num_threads: int,
+    device: str = "cpu",
     tuning: TreeTuning | None = None,
     **limits: Any,
 ) -> LoadedEngine:
@@ -130,7 +131,7 @@ def load_engine(
     With `tuning` the tree adapts to load and acceptance; without, every step offers all of it.
     """
     checkpoint = load_checkpoint(model)
-    core_model = load_model(checkpoint, dtype, num_threads)
+    core_model = load_model(checkpoint, dtype, num_threads, device)
     heads, tree = None, _core.Tree.root_only()
     options: dict[str, Any] = dict(limits)
     if speculative is not None and speculative.model is not None:
@@ -183,11 +184,15 @@ def isa_of(device_name: str) -> str:
     return device_name.partition("(")[2].partition(",")[0]
 
 
-def load_model(checkpoint: Checkpoint, dtype: str, num_threads: int) -> _core.Model:
+def load_model(
+    checkpoint: Checkpoint, dtype: str, num_threads: int, device: str = "cpu"
+) -> _core.Model:
     """Pack a backbone; the checkpoint may be dropped afterwards."""
     config = _core.ModelConfig(**checkpoint.config)
     tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
-    return _core.Model.load(config, tensors, **core_types(dtype), num_threads=num_threads)
+    return _core.Model.load(
+        config, tensors, **core_types(dtype), num_threads=num_threads, device=device
+    )
 
 
 def pack_heads(model: _core.Model, heads: HeadsCheckpoint) -> _core.Heads:

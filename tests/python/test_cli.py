@@ -192,7 +192,7 @@ def test_demo_fails_when_tokens_differ(
     ("arguments", "message"),
     [
         (["-p", "x", "--heads", "nowhere"], "nowhere"),
-        (["-p", "x", "--device", "cuda"], "CUDA"),
+        (["-p", "x", "--device", "cuda:99"], "cuda:99"),
         (["-p", "x", "--dtype", "float16"], "CUDA only"),
         (["-p", "x", "--temperature", "-1"], "temperature"),
         (["-p", "x", "--heads", "auto"], "no heads ship"),

@@ -19,6 +19,7 @@ from medusa_native import (
     OutOfMemory,
     SamplingParams,
     SpeculativeConfig,
+    _core,
 )
 from medusa_native.heads import fingerprint
 from medusa_native.loading import load_checkpoint
@@ -170,9 +171,8 @@ def test_stop_tokens_out_of_range(plain: Decoder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"device": "cuda"}, DeviceError, "no CUDA back end"),
-        ({"device": "cuda:1"}, DeviceError, "no CUDA back end"),
-        ({"device": "tpu"}, InvalidArgument, "device"),
+        ({"device": "gpu"}, InvalidArgument, "'cuda:N', found 'gpu'"),
+        ({"device": "cuda:x"}, InvalidArgument, "'cuda:N', found 'cuda:x'"),
         ({"dtype": "float16"}, InvalidArgument, "CUDA only"),
         ({"dtype": "int3"}, InvalidArgument, "dtype"),
         ({"max_num_seqs": 0}, InvalidArgument, "max_num_seqs"),
@@ -193,6 +193,17 @@ def test_constructor_errors(
     with pytest.raises(error, match=message or None) as raised:
         Decoder(model, **arguments)
     assert isinstance(raised.value, MedusaError)
+
+
+@pytest.mark.skipif(not _core.why_no_cuda(), reason="a GPU works here")
+def test_a_gpu_that_is_not_there_is_an_error_with_advice(model: Path) -> None:
+    with pytest.raises(DeviceError, match=r"device 'cuda': .* use device \"cpu\""):
+        Decoder(model, device="cuda")
+
+
+def test_auto_says_which_device_it_took(plain: Decoder) -> None:
+    expected = "cpu (" if _core.why_no_cuda() else "cuda ("
+    assert plain.info()["device"].startswith(expected)
 
 
 def test_heads_and_config_exclude_each_other(model: Path, heads: Path) -> None:

@@ -8,6 +8,7 @@
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/transfer.h"
 #include "base/check.h"
+#include "medusa/device.h"
 
 namespace medusa {
 namespace cuda {

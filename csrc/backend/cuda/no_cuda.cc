@@ -1,4 +1,5 @@
 #include "backend/backend.h"
+#include "medusa/device.h"
 #include "medusa/error.h"
 
 // Linked where the build has no CUDA.
@@ -9,6 +10,8 @@ std::string why_no_cuda() {
          "the CUDA runtime, or use device \"cpu\"";
 }
 
-std::shared_ptr<Backend> make_cuda_backend(const LoadOptions&, int) { throw DeviceError(why_no_cuda()); }
+std::shared_ptr<Backend> make_cuda_backend(const LoadOptions&, int) {
+  throw DeviceError(why_no_cuda());
+}
 
 }  // namespace medusa

@@ -10,10 +10,11 @@ namespace {
 const char* advice(cudaError_t error) {
   switch (error) {
     case cudaErrorInsufficientDriver:
-      return "the driver is older than this build's CUDA runtime: update it, or build with an "
-             "older CUDA toolkit";
+      return "there is no NVIDIA driver here, or one older than this build's CUDA runtime: install "
+             "or update it, or use device \"cpu\"";
     case cudaErrorNoDevice:
-      return "no GPU is visible: look at CUDA_VISIBLE_DEVICES and nvidia-smi";
+      return "no GPU is visible: look at CUDA_VISIBLE_DEVICES and nvidia-smi, or use device "
+             "\"cpu\"";
     case cudaErrorSystemDriverMismatch:
     case cudaErrorSystemNotReady:
     case cudaErrorInitializationError:

@@ -42,7 +42,7 @@ BadWord = Annotated[list[str] | None, typer.Option(help="The answer does not con
 Logprobs = Annotated[int | None, typer.Option(help="Likeliest tokens to report; needs --json.")]
 Completions = Annotated[int, typer.Option("--n", help="Answers to each prompt.")]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end token.")]
-Device = Annotated[str, typer.Option(help='"auto" or "cpu".')]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')]
 DType = Annotated[str, typer.Option(help='"auto", "bfloat16" or "float32".')]
 TrainDType = Annotated[str, typer.Option("--dtype", help='"bfloat16" or "float32".')]
 Threads = Annotated[int | None, typer.Option(help="Default: one a processor.")]
