@@ -17,9 +17,7 @@ if(MEDUSA_CUDA STREQUAL "ON" OR (MEDUSA_CUDA STREQUAL "AUTO" AND NOT MEDUSA_SANI
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     set(CMAKE_CUDA_STANDARD 20)
     set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-    if(MEDUSA_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
-      set(CMAKE_CUDA_COMPILER_LAUNCHER "${MEDUSA_CCACHE}")
-    endif()
+    set(CMAKE_CUDA_COMPILER_LAUNCHER "${CMAKE_CURRENT_LIST_DIR}/keep_ptxas_report.sh" ${MEDUSA_CCACHE})
     enable_language(CUDA)
     find_package(CUDAToolkit)
     if(TARGET CUDA::cudart_static)
@@ -34,10 +32,10 @@ endif()
 message(STATUS "CUDA back end: ${MEDUSA_HAS_CUDA} (MEDUSA_CUDA=${MEDUSA_CUDA})")
 
 # What kernels are compiled with. No contraction: every instantiation of a kernel rounds alike, fused
-# steps are written out.
+# steps are written out. A kernel whose registers spill does not compile.
 function(medusa_cuda_defaults target)
   target_compile_options(
-    ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-fmad=false>")
+    ${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-fmad=false;-Xptxas=-v,-warn-spills,-Werror>")
   if(MEDUSA_WERROR)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>")
   endif()
