@@ -46,8 +46,8 @@ struct ModelConfig {
 /// Where and how a model is loaded.
 struct LoadOptions {
   ComputeType compute_type = ComputeType::bfloat16;
-  WeightFormat weight_format = WeightFormat::as_stored;  // on a GPU: always widened
-  int num_threads = 0;                                   // of the CPU; 0: those it may use
+  WeightFormat weight_format = WeightFormat::as_stored;
+  int num_threads = 0;          // of the CPU; 0: those it may use
   std::string device = "auto";  // a GPU where one works, else the CPU; "cpu"; "cuda"; "cuda:1"
 };
 

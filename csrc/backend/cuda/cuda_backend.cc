@@ -30,8 +30,9 @@ Element element_of(DType dtype) { return dtype == DType::f32 ? Element::f32 : El
 // to `host_`, the CPU's back end.
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(ComputeType compute_type, int device)
-      : compute_(compute_type == ComputeType::float32 ? DType::f32 : DType::bf16),
+  CudaBackend(const LoadOptions& options, int device)
+      : compute_(options.compute_type == ComputeType::float32 ? DType::f32 : DType::bf16),
+        keeps_blocks_(compute_ == DType::bf16 && options.weight_format == WeightFormat::as_stored),
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
         reader_(*host_) {}
@@ -59,20 +60,24 @@ class CudaBackend final : public Backend {
   }
 
   Weight prepare_weight(const WeightSource& source) override {
-    return source.packed == nullptr ? pack(host_->prepare_weight(source), source.name)
-                                    : pack_again(source);
+    if (source.packed != nullptr) return pack_again(source);
+    const Weight host = host_->prepare_weight(source);  // checks, too
+    const DType blocks = keeps_blocks_ ? common_blocks(source) : DType::f32;
+    if (block_elements(blocks) == 1) return pack(host, source.name);
+    return on_device(host, blocks, pack_blocks(source, blocks));
   }
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
     if (out.rows > 0)
-      cuda::embed(stream(), element_of(compute_), rows_of(table, ids), out.row<float>(0));
+      cuda::embed(stream(), format_of(table.segments[0].dtype), rows_of(table, ids),
+                  out.row<float>(0));
   }
 
   void append_embedding(Tensor out, Tensor x, const Weight& table,
                         std::span<const int32_t> ids) override {
     if (out.rows == 0) return;
-    cuda::append_embedding(stream(), element_of(compute_), rows_of(table, ids), x.data,
-                           static_cast<int>(x.cols), out.data);
+    cuda::append_embedding(stream(), format_of(table.segments[0].dtype), rows_of(table, ids),
+                           x.data, static_cast<int>(x.cols), out.data);
   }
 
   void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override {
@@ -84,11 +89,11 @@ class CudaBackend final : public Backend {
 
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
     if (x.rows == 0) return;
-    const Element element = element_of(compute_);
+    const Format format = format_of(weight.segments[0].dtype);
     const int64_t k = weight.in_features, n = weight.out_features;
     const int splits = linear_splits(k, n);
     LinearArgs a{x.data,
-                 weight.storage.data(),
+                 pieces_of(weight),
                  static_cast<const float*>(weight.bias.data()),
                  out.data,
                  static_cast<int>(x.rows),
@@ -100,10 +105,10 @@ class CudaBackend final : public Backend {
                  nullptr};
     if (splits > 1) {
       a.partials =
-          queue_.scratch.reserve<float>(stream(), linear_partials(element, x.rows, n, splits));
-      a.tickets = queue_.tickets.reserve<int>(stream(), linear_tiles(element, x.rows, n));
+          queue_.scratch.reserve<float>(stream(), linear_partials(format, x.rows, n, splits));
+      a.tickets = queue_.tickets.reserve<int>(stream(), linear_tiles(format, x.rows, n));
     }
-    cuda::linear(stream(), element, a);
+    cuda::linear(stream(), format, a);
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
@@ -176,15 +181,20 @@ class CudaBackend final : public Backend {
   }
   const Stream& stream() { return bound().stream; }
 
-  Weight pack(const Weight& wide, const char* name) {
+  Weight pack(const Weight& host, const char* name) {
+    return on_device(host, compute_, pack_rows(*host_, host, compute_, name));
+  }
+
+  // What `host` is, packed as `dtype`.
+  Weight on_device(const Weight& host, DType dtype, const std::vector<uint8_t>& packed) {
     Weight weight;
-    weight.out_features = wide.out_features;
-    weight.in_features = wide.in_features;
-    weight.segments = {{compute_, 0, wide.out_features, 0}};
-    weight.storage = on_device(pack_rows(*host_, wide, compute_, name));
-    if (wide.bias) {
-      const auto* bias = static_cast<const uint8_t*>(wide.bias.data());
-      const size_t bytes = static_cast<size_t>(wide.out_features) * sizeof(float);
+    weight.out_features = host.out_features;
+    weight.in_features = host.in_features;
+    weight.segments = {{dtype, 0, host.out_features, 0}};
+    weight.storage = on_device(packed);
+    if (host.bias) {
+      const auto* bias = static_cast<const uint8_t*>(host.bias.data());
+      const size_t bytes = static_cast<size_t>(host.out_features) * sizeof(float);
       weight.bias = on_device({bias, bias + bytes});
     }
     return weight;
@@ -209,7 +219,7 @@ class CudaBackend final : public Backend {
   }
 
   EmbedArgs rows_of(const Weight& table, std::span<const int32_t> ids) {
-    return {table.storage.data(), indices_.of(bound(), ids), static_cast<int>(ids.size()),
+    return {pieces_of(table), indices_.of(bound(), ids), static_cast<int>(ids.size()),
             static_cast<int>(table.in_features)};
   }
 
@@ -246,6 +256,7 @@ class CudaBackend final : public Backend {
   }
 
   const DType compute_;
+  const bool keeps_blocks_;
   const int device_;
   const std::shared_ptr<Backend> host_;
   Queue queue_;
@@ -278,7 +289,7 @@ std::shared_ptr<Backend> make_cuda_backend(const LoadOptions& options, int devic
   const std::string why = cuda::why_not(device);
   check<DeviceError>(why.empty(), why);
   cuda::use_device(device);
-  return std::make_shared<cuda::CudaBackend>(options.compute_type, device);
+  return std::make_shared<cuda::CudaBackend>(options, device);
 }
 
 }  // namespace medusa

@@ -11,15 +11,25 @@ namespace medusa::cuda {
 
 enum class Element : uint8_t { f32, bf16 };
 
+/// How a weight is packed (packing.h). GGUF's blocks of 32 go with bf16 alone.
+enum class Format : uint8_t { f32, bf16, q8_0, q4_0, q4_1 };
+
+/// A packed weight: elements or codes, and of blocks f16 factors.
+struct PackedWeight {
+  const void* codes;
+  const void* scales;
+  const void* minimums;
+};
+
 struct EmbedArgs {
-  const void* table;  // packed (vocab, width)
+  PackedWeight table;  // (vocab, width)
   const int32_t* ids;
   int rows, width;
 };
 /// out f32 (rows, width).
-void embed(const Stream& stream, Element element, const EmbedArgs& args, float* out);
+void embed(const Stream& stream, Format format, const EmbedArgs& args, float* out);
 /// out C (rows, x_width + width): x's row, then the embedding of its id.
-void append_embedding(const Stream& stream, Element element, const EmbedArgs& args, const void* x,
+void append_embedding(const Stream& stream, Format format, const EmbedArgs& args, const void* x,
                       int x_width, void* out);
 
 struct RmsNormArgs {
@@ -35,9 +45,9 @@ void rms_norm(const Stream& stream, Element element, const RmsNormArgs& args);
 enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
 
 struct LinearArgs {
-  const void* x;       // C (rows, k)
-  const void* weight;  // packed, see packing.h
-  const float* bias;   // (n) or null
+  const void* x;  // C (rows, k)
+  PackedWeight weight;
+  const float* bias;  // (n) or null
   void* out;
   int rows, k, n;
   Finish finish;
@@ -47,9 +57,9 @@ struct LinearArgs {
 };
 /// Into how many parts a product's sum is split: a function of the weight's shape.
 int linear_splits(int64_t k, int64_t n);
-int64_t linear_tiles(Element element, int64_t rows, int64_t n);
-int64_t linear_partials(Element element, int64_t rows, int64_t n, int splits);
-void linear(const Stream& stream, Element element, const LinearArgs& args);
+int64_t linear_tiles(Format format, int64_t rows, int64_t n);
+int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits);
+void linear(const Stream& stream, Format format, const LinearArgs& args);
 
 struct RopeArgs {
   const float* qkv;  // (rows, (heads + 2 · kv heads) · head_dim)

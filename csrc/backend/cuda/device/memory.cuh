@@ -16,6 +16,11 @@ __device__ __forceinline__ uint4 load_once_16(const void* from) {
                : "l"(from));
   return v;
 }
+__device__ __forceinline__ uint64_t load_once_8(const uint64_t* from) {
+  uint64_t v;
+  asm volatile("ld.global.nc.L1::no_allocate.u64 %0, [%1];" : "=l"(v) : "l"(from));
+  return v;
+}
 // Of what other blocks of the same launch have written: never from the multiprocessor's own cache.
 __device__ __forceinline__ float load_written(const float* from) { return __ldcg(from); }
 __device__ __forceinline__ uint64_t load_written(const uint64_t* from) {

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_f32_kernel(LinearArgs a
   const bool has_panel = panel * 32 < a.n;
   const auto range = split_range(a, blockIdx.y);
   const int chunks = (range.last - range.first) / kChunk;
-  const auto* weights = static_cast<const float*>(a.weight) + int64_t{panel} * a.k * 32;
+  const auto* weights = static_cast<const float*>(a.weight.codes) + int64_t{panel} * a.k * 32;
 
   float sums[kRows] = {};
   for (int stage = 0; stage < kStages - 1; ++stage) {

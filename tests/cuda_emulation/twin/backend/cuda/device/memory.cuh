@@ -27,6 +27,7 @@ inline uint4 load_16(const void* from, Where where = Where::current()) {
 inline uint4 load_once_16(const void* from, Where where = Where::current()) {
   return load_16(from, where);
 }
+inline uint64_t load_once_8(const uint64_t* from) { return *from; }
 inline float load_written(const float* from) { return *from; }
 inline uint64_t load_written(const uint64_t* from) { return *from; }
 inline void store_16(void* to, uint4 value, Where where = Where::current()) {

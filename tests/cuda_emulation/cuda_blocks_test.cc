@@ -1,0 +1,105 @@
+// Weights that stay in GGUF's blocks, against the same weights widened before.
+#include "device_case.h"
+#include "emulated_test.h"
+
+namespace medusa {
+namespace {
+
+class CudaBlocksTest : public emulation::EmulatedTest {
+ protected:
+  void TearDown() override {
+    emulation::check_device_memory();
+    EmulatedTest::TearDown();
+  }
+  const std::shared_ptr<Backend> keeping = make_cuda_backend({}, 0);
+  const std::shared_ptr<Backend> widening =
+      make_cuda_backend({.weight_format = WeightFormat::widened}, 0);
+};
+MEDUSA_UNDER_EVERY_SCHEDULE(CudaBlocksTest);
+
+// Random codes under scales of ordinary size.
+struct Blocks {
+  Blocks(DType dtype, int64_t rows, int64_t cols, uint32_t seed) : bytes(size(dtype, rows, cols)) {
+    std::mt19937 random(seed);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    for (size_t block = 0; block < bytes.size(); block += block_bytes(dtype)) {
+      bytes[block + 1] = static_cast<uint8_t>(0x20 + random() % 8);  // of an f16
+      if (dtype == DType::q4_1) bytes[block + 3] = static_cast<uint8_t>(0xa0 + random() % 8);
+    }
+    tensor = {bytes.data(), bytes.size(), dtype, {rows, cols}};
+  }
+  static size_t size(DType dtype, int64_t rows, int64_t cols) {
+    return static_cast<size_t>(rows * cols / block_elements(dtype)) * block_bytes(dtype);
+  }
+  std::vector<uint8_t> bytes;
+  HostTensor tensor;
+};
+
+Matrix product(Backend& backend, const Matrix& x, const Weight& weight) {
+  const Resident in(backend, x),
+      out(backend, Matrix(DType::f32, x.view().rows, weight.out_features));
+  ops::linear(backend, out, in, weight, Epilogue::store);
+  return out.fetch();
+}
+
+constexpr DType kFormats[] = {DType::q8_0, DType::q4_0, DType::q4_1};
+
+TEST_P(CudaBlocksTest, products_have_the_bits_of_widened_weights) {
+  for (const DType dtype : kFormats) {
+    for (const auto& [k, n] : {std::pair{32, 33}, {96, 16}, {576, 130}, {1056, 40}}) {
+      const Blocks blocks(dtype, n, k, 5);
+      const WeightSource source{.parts = {&blocks.tensor}, .name = "w"};
+      const Weight kept = keeping->prepare_weight(source), wide = widening->prepare_weight(source);
+      EXPECT_EQ(kept.segments[0].dtype, dtype);
+      EXPECT_LT(kept.bytes() * 3, wide.bytes() * 2);
+      for (const int64_t rows : {1, 9, 40}) {
+        const Matrix x = random_matrix(DType::bf16, rows, k, 6);
+        EXPECT_TRUE(product(*keeping, x, kept).same(product(*widening, x, wide)))
+            << name(dtype) << ", " << rows << " x " << k << " x " << n;
+      }
+    }
+  }
+}
+
+TEST_P(CudaBlocksTest, gate_and_up_are_interleaved) {
+  for (const DType dtype : kFormats) {
+    const Blocks gate(dtype, 48, 64, 7), up(dtype, 48, 64, 8);
+    const WeightSource source{
+        .parts = {&gate.tensor, &up.tensor}, .pack = Pack::interleave, .name = "gate_up"};
+    const Matrix x = random_matrix(DType::bf16, 3, 64, 9);
+    const auto run = [&](Backend& backend) {
+      const Resident in(backend, x), out(backend, Matrix(DType::bf16, 3, 48));
+      const Weight weight = backend.prepare_weight(source);
+      ops::linear(backend, out, in, weight, Epilogue::silu_mul);
+      return out.fetch();
+    };
+    EXPECT_TRUE(run(*keeping).same(run(*widening))) << name(dtype);
+  }
+}
+
+TEST_P(CudaBlocksTest, rows_are_embedded_as_dequantised) {
+  const std::vector<int32_t> ids = {36, 0, 17};
+  for (const DType dtype : kFormats) {
+    const Blocks blocks(dtype, 37, 96, 10);
+    const Weight table = keeping->prepare_weight({.parts = {&blocks.tensor}, .name = "table"});
+    const Resident out(*keeping, Matrix(DType::f32, 3, 96));
+    ops::embed(*keeping, out, table, ids);
+    const Matrix found = out.fetch();
+    std::vector<float> all(37 * 96);
+    dequantize(all.data(), blocks.bytes.data(), dtype, 37 * 96);
+    for (int64_t r = 0; r < 3; ++r) {
+      for (int64_t c = 0; c < 96; ++c) {
+        ASSERT_EQ(found.at(r, c), all[static_cast<size_t>(ids[static_cast<size_t>(r)] * 96 + c)]);
+      }
+    }
+  }
+}
+
+TEST_P(CudaBlocksTest, parts_of_different_types_are_widened) {
+  const Blocks q(DType::q4_0, 16, 64, 11), v(DType::q8_0, 16, 64, 12);
+  const Weight weight = keeping->prepare_weight({.parts = {&q.tensor, &v.tensor}, .name = "qkv"});
+  EXPECT_EQ(weight.segments[0].dtype, DType::bf16);
+}
+
+}  // namespace
+}  // namespace medusa
