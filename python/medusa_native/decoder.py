@@ -50,8 +50,7 @@ class Decoder:
     tokenizer
         A folder or `Tokenizer`; default: the model's own.
     device
-        ``"auto"``: a GPU where one works, else the CPU; ``"cpu"``, ``"cuda"``, ``"cuda:1"``. A
-        GPU widens quantised weights.
+        ``"auto"``: a GPU where one works, else the CPU; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
         blocks and round what they are multiplied with to 8 bits, in groups of 32;

@@ -30,11 +30,12 @@ def reports(build: Path) -> list[Path]:
 
 
 def demangled(symbol: str) -> str:
-    """Name a kernel as its source does: ``linear_kernel<bf16, 8>``."""
+    """Name a kernel as its source does: ``linear_kernel<PlainWeights, 8>``."""
     command = ["c++filt", symbol]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     name = re.sub(r"\(anonymous namespace\)::|medusa::(?:cuda::)?", "", text)
-    return re.sub(r"^\w+::|\(.*", "", name.removeprefix("void ")).strip()
+    name = re.sub(r"^\w+::|\([^()]*\)$", "", name.strip().removeprefix("void "))
+    return re.sub(r"\((\w+)\)(\d+)", r"\1 \2", name)
 
 
 def table(build: Path) -> list[str]:
