@@ -91,7 +91,9 @@ Buffer device_memory(size_t bytes) {
   void* data = nullptr;
   check_call(cudaMalloc(&data, bytes), "allocating memory of the GPU");
   Buffer buffer(data, bytes, free_device);
+  // The clearing is asynchronous, and our streams do not wait for the default one.
   check_call(cudaMemset(data, 0, bytes), "clearing memory of the GPU");
+  check_call(cudaDeviceSynchronize(), "clearing memory of the GPU");
   return buffer;
 }
 
