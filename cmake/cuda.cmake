@@ -15,10 +15,11 @@ if(MEDUSA_CUDA STREQUAL "ON" OR (MEDUSA_CUDA STREQUAL "AUTO" AND NOT MEDUSA_SANI
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
-    set(CMAKE_CUDA_STANDARD 20)
-    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     set(CMAKE_CUDA_COMPILER_LAUNCHER "${CMAKE_CURRENT_LIST_DIR}/keep_ptxas_report.sh" ${MEDUSA_CCACHE})
     enable_language(CUDA)
+    # Not before: CMake 3.25 would test a compiler whose dialects it has not looked up yet.
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
     find_package(CUDAToolkit)
     if(TARGET CUDA::cudart_static)
       set(MEDUSA_HAS_CUDA ON)
