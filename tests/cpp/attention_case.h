@@ -22,6 +22,7 @@ struct Sequence {
   int committed;
   std::vector<int> parents;  // of fresh rows, in the sequence; -1: the last committed position
   uint32_t seed;
+  int poisoned = -1;  // fresh row whose value is NaN
 
   int fresh() const { return static_cast<int>(parents.size()); }
   bool chain() const {
@@ -73,6 +74,9 @@ class Pass {
           {random_matrix(DType::f32, total, int64_t{shape.heads} * shape.head_dim, s.seed),
            random_matrix(dtype, total, kv_cols(), s.seed + 1),
            random_matrix(dtype, total, kv_cols(), s.seed + 2)});
+      for (int64_t c = 0; s.poisoned >= 0 && c < kv_cols(); ++c) {
+        histories_.back().values.set(s.committed + s.poisoned, c, NAN);
+      }
       rows += s.fresh();
     }
     make_cache(dtype);

@@ -67,6 +67,16 @@ TEST_P(CudaAttentionTest, row_is_the_same_cached_or_drafted_around_a_split) {
   }
 }
 
+TEST_P(CudaAttentionTest, nothing_of_a_branch_reaches_another) {
+  const Shape shape{4, 2, 64, 0};
+  const std::vector<int> parents = {-1, 0, 0, 1, 2};
+  for (const int committed : {0, 63, 70}) {
+    const Pass clean(backend, shape, {{committed, parents, 50}});
+    const Pass poisoned(backend, shape, {{committed, parents, 50, 1}});
+    for (const int row : {0, 2, 4}) EXPECT_TRUE(clean.out().same_row(row, poisoned.out(), row));
+  }
+}
+
 TEST_P(CudaAttentionTest, tree_row_equals_its_path_as_a_chain) {
   const Shape shape{6, 2, 64, 0};
   for (const int committed : {0, 61, 64, 200}) {
