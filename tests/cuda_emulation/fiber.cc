@@ -6,8 +6,10 @@
 #include <new>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #else
+static void __asan_unpoison_memory_region(const void*, size_t) {}
 static void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 #endif
@@ -63,6 +65,7 @@ Fiber::~Fiber() {
 // The first switch pops zeros for registers and returns into enter(), whose frame is aligned as if
 // it had been called.
 void Fiber::restart(void (*entry)()) {
+  __asan_unpoison_memory_region(stack_, stack_bytes_);  // of frames that were abandoned
   auto* top =
       reinterpret_cast<void**>(static_cast<char*>(const_cast<void*>(stack_)) + stack_bytes_);
   *--top = nullptr;
