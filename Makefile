@@ -15,11 +15,11 @@ PACKAGE_SOURCES := CMakeLists.txt pyproject.toml \
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-.PHONY: help demo test lint format bench sanitize clean
+.PHONY: help demo test lint format bench bench-peers sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/package ## decode real prompts plainly and with Medusa, side by side
 	$(BIN)/medusa-native demo
@@ -53,6 +53,9 @@ bench: $(VENV)/package $(VENV)/test googletest ## kernels, losslessness, quality
 	$(BIN)/python benchmarks/losslessness.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/decode.py --threads $(JOBS)
+
+bench-peers: $(VENV)/package ## beside Transformers, llama.cpp, OpenVINO and vLLM, each in its environment
+	$(BIN)/python benchmarks/peers/run.py --threads $(JOBS)
 
 clean: ## remove the environment and everything built
 	rm -rf $(VENV) build dist
