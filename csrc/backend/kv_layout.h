@@ -15,8 +15,10 @@ inline constexpr int kPageSize = 64;
 /// (head_dim, kPageSize), so that 16 neighbouring positions of one key channel are one vector; on a
 /// GPU both are alike. Views memory that the cache owns.
 struct KvLayout {
-  void* keys = nullptr;    // [layer][page][kv head][key tile]
-  void* values = nullptr;  // [layer][page][kv head][value tile]
+  // On the CPU [page][layer][kv head][tile]: a sequence's first pages touch few of the system's
+  // huge pages. On a GPU [layer][page][kv head][tile].
+  void* keys = nullptr;
+  void* values = nullptr;
   DType dtype = DType::bf16;
   int num_layers = 0;
   int num_pages = 0;
@@ -28,6 +30,8 @@ struct KvLayout {
     return static_cast<size_t>(num_layers) * num_pages * num_kv_heads * tile_elements() *
            block_bytes(dtype);
   }
+  // Of the CPU's layout.
+  int64_t page_elements() const { return int64_t{num_layers} * num_kv_heads * tile_elements(); }
   template <class T>
   T* key_tile(int layer, int page, int head) const {
     return static_cast<T*>(keys) + tile_index(layer, page, head) * tile_elements();
@@ -39,7 +43,7 @@ struct KvLayout {
 
  private:
   int64_t tile_index(int layer, int page, int head) const {
-    return (int64_t{layer} * num_pages + page) * num_kv_heads + head;
+    return (int64_t{page} * num_layers + layer) * num_kv_heads + head;
   }
 };
 

@@ -57,7 +57,7 @@ AttentionArgs sequence_args(const AttentionInputs& in, const RowBatch& batch,
   AttentionArgs a{};
   a.q_stride = in.q.cols;
   a.fresh_stride = in.keys.cols;
-  a.page_stride = cache.num_kv_heads * cache.tile_elements();
+  a.page_stride = cache.page_elements();
   a.pages = sequence.pages;
   a.positions = batch.positions.data() + sequence.first_row;
   a.parents = batch.parents.data() + sequence.first_row;
