@@ -67,7 +67,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/tools: $(VENV)/bin/python
-	$(PIP) "cmake>=3.25" "ninja>=1.11"
+	$(PIP) "cmake>=3.25.2" "ninja>=1.11"
 	touch $@
 
 $(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
