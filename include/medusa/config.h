@@ -48,7 +48,7 @@ struct LoadOptions {
   ComputeType compute_type = ComputeType::bfloat16;
   WeightFormat weight_format = WeightFormat::as_stored;
   int num_threads = 0;          // of the CPU; 0: those it may use
-  std::string device = "auto";  // a GPU where one works, else the CPU; "cpu"; "cuda"; "cuda:1"
+  std::string device = "auto";  // "auto", "cpu": the CPU; "cuda"; "cuda:1"
 };
 
 /// Which drafted tokens a step keeps. exact: those that plain decoding would have produced;

@@ -50,7 +50,8 @@ class Decoder:
     tokenizer
         A folder or `Tokenizer`; default: the model's own.
     device
-        ``"auto"``: a GPU where one works, else the CPU; ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        ``"auto"``, ``"cpu"``: the CPU; ``"cuda"``, ``"cuda:1"``: a GPU, whose kernels have not run
+        on one yet, so that it must be asked for.
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
         blocks and round what they are multiplied with to 8 bits, in groups of 32;
