@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernel_case.h"
+#include "linear_case.h"
 #include "medusa/error.h"
 
 namespace medusa {
@@ -10,27 +10,6 @@ namespace {
 
 class LinearTest : public testing::TestWithParam<KernelCase> {};
 MEDUSA_FOR_EVERY_ISA(LinearTest);
-
-double silu(double x) { return x / (1 + std::exp(-x)); }
-
-// A weight with its bias, and both once more as the test sees them.
-struct Layer {
-  Matrix weight, bias;
-  Weight packed;
-
-  Layer(Backend& backend, int64_t n, int64_t k, uint32_t seed)
-      : weight(random_matrix(backend.compute_dtype(), n, k, seed,
-                             1 / std::sqrt(static_cast<float>(k)))),
-        bias(random_matrix(DType::f32, 1, n, seed + 1)) {
-    const HostTensor w = host_tensor(weight), b = host_vector(bias);
-    packed = backend.prepare_weight({.parts = {&w}, .biases = {&b}, .name = "w"});
-  }
-  double expected(const Matrix& x, int64_t row, int64_t column) const {
-    double sum = bias.at(0, column);
-    for (int64_t k = 0; k < x.view().cols; ++k) sum += x.at(row, k) * weight.at(column, k);
-    return sum;
-  }
-};
 
 struct Shape {
   int64_t rows, k, n;
