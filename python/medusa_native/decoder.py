@@ -45,6 +45,10 @@ class Decoder:
     heads
         Medusa heads: a folder, a file, a hub id or the name of a set in the package;
         ``"auto"``: the one shipped for this model; None: plain decoding.
+    adapter
+        A LoRA adapter in PEFT's format, folder or hub id, merged into the weights as they are
+        loaded: the answers are those of the merged model. Quantised weights that it touches are
+        widened to the compute type (of gate and up both), the others stay in their blocks.
     speculative_config
         A `SpeculativeConfig`, or a mapping of its parameters, instead of `heads`.
     tokenizer
@@ -100,6 +104,7 @@ class Decoder:
         model: str | Path,
         heads: str | Path | None = None,
         *,
+        adapter: str | Path | None = None,
         speculative_config: SpeculativeConfig | Mapping[str, Any] | None = None,
         tokenizer: str | Path | Tokenizer | None = None,
         device: str = "auto",
@@ -121,6 +126,7 @@ class Decoder:
             tokenizer,
             dtype=dtype,
             device=device,
+            adapter=adapter,
             num_threads=limit("num_threads", num_threads),
             max_model_len=limit("max_model_len", max_model_len),
             max_num_seqs=limit("max_num_seqs", max_num_seqs),

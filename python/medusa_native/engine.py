@@ -11,7 +11,8 @@ from medusa_native import _core
 from medusa_native.arguments import core_types
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import open_heads
-from medusa_native.loading import Checkpoint, load_checkpoint
+from medusa_native.loading import Adapter, Checkpoint, load_adapter, load_checkpoint, with_adapter
+from medusa_native.loading.casting import PLAIN_DTYPES
 from medusa_native.tokenizer import Tokenizer
 from medusa_native.trees import choose_tree, usual_nodes
 from medusa_native.tuning.adaptive import forward_seconds
@@ -64,6 +65,7 @@ class LoadedEngine:
     tokenizer: Tokenizer
     model_path: Path
     config: Mapping[str, Any]
+    adapter: Adapter | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -80,6 +82,7 @@ class LoadedEngine:
             "num_threads": model.num_threads,
             "dtype": model.compute_type,
             "weight_formats": model.weight_formats,
+            "adapter": None if self.adapter is None else self.adapter.describe(),
             "heads": None if heads is None else describe_heads(heads),
             "tree": {
                 "nodes": self.tree.size,
@@ -123,6 +126,7 @@ def load_engine(
     dtype: str,
     num_threads: int,
     device: str = "cpu",
+    adapter: str | Path | None = None,
     tuning: TreeTuning | None = None,
     **limits: Any,
 ) -> LoadedEngine:
@@ -130,7 +134,7 @@ def load_engine(
 
     With `tuning` the tree adapts to load and acceptance; without, every step offers all of it.
     """
-    checkpoint = load_checkpoint(model)
+    checkpoint, adapted = load_adapted(model, adapter, dtype)
     core_model = load_model(checkpoint, dtype, num_threads, device)
     heads, tree = None, _core.Tree.root_only()
     options: dict[str, Any] = dict(limits)
@@ -153,7 +157,20 @@ def load_engine(
         tokenizer=_tokenizer(tokenizer, checkpoint),
         model_path=checkpoint.path,
         config=checkpoint.config,
+        adapter=adapted,
     )
+
+
+def load_adapted(
+    model: str | Path, adapter: str | Path | None, dtype: str
+) -> tuple[Checkpoint, Adapter | None]:
+    """Map a backbone; where there is an adapter, what it touches is merged in the compute type."""
+    checkpoint = load_checkpoint(model)
+    if adapter is None:
+        return checkpoint, None
+    found = load_adapter(adapter, checkpoint.config)
+    plain = PLAIN_DTYPES[core_types(dtype)["compute_type"]]
+    return with_adapter(checkpoint, found, plain), found
 
 
 def _tree(

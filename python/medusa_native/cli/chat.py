@@ -21,6 +21,7 @@ Conversation = list[dict[str, str]]
 def chat(
     model: opt.Model,
     heads: opt.Heads = None,
+    adapter: opt.Adapter = None,
     system: Annotated[str | None, typer.Option(help="What the model shall be.")] = None,
     max_tokens: opt.MaxTokens = 512,
     temperature: opt.Temperature = 0.0,
@@ -59,6 +60,7 @@ def chat(
         acceptance=acceptance_method,
         posterior_threshold=posterior_threshold,
         posterior_alpha=posterior_alpha,
+        adapter=adapter,
         device=device,
         dtype=dtype,
         num_threads=threads,

@@ -27,6 +27,9 @@ Heads = Annotated[
         help='Medusa heads: folder, file, hub id or name of a shipped set; "auto": the shipped set.'
     ),
 ]
+Adapter = Annotated[
+    str | None, typer.Option(help="LoRA adapter in PEFT's format, merged as it is loaded.")
+]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most tokens to generate.")]
 Temperature = Annotated[float, typer.Option(help="0: always the most likely token.")]
 TopP = Annotated[float, typer.Option(help="Sample from the most likely tokens of this mass.")]

@@ -27,7 +27,11 @@ _REASONS = {
 }
 
 
-def resolve(name: str | os.PathLike[str], patterns: tuple[str, ...] = ("*.safetensors",)) -> Path:
+def resolve(
+    name: str | os.PathLike[str],
+    patterns: tuple[str, ...] = ("*.safetensors",),
+    pickles: tuple[str, ...] = _PICKLES,
+) -> Path:
     """Path of a local file or folder, or of a hub repository fetched into the hub's cache.
 
     Parameters
@@ -36,7 +40,9 @@ def resolve(name: str | os.PathLike[str], patterns: tuple[str, ...] = ("*.safete
         A path, or a hub id, perhaps with `@revision`. What exists locally goes first.
     patterns
         Weight files to fetch; small text files always are. Where the repository has none of them,
-        PyTorch shards are fetched instead.
+        `pickles` are fetched instead.
+    pickles
+        Files of PyTorch.
 
     Raises
     ------
@@ -51,7 +57,7 @@ def resolve(name: str | os.PathLike[str], patterns: tuple[str, ...] = ("*.safete
         raise InvalidArgument(f"{path}: no such file or folder")
     folder = _fetch(match["repo"], match["revision"], (*_TEXT_FILES, *patterns))
     if patterns and not any(any(folder.glob(pattern)) for pattern in patterns):
-        folder = _fetch(match["repo"], match["revision"], (*_TEXT_FILES, *_PICKLES))
+        folder = _fetch(match["repo"], match["revision"], (*_TEXT_FILES, *pickles))
     return folder
 
 
