@@ -15,7 +15,7 @@ PACKAGE_SOURCES := CMakeLists.txt pyproject.toml \
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-.PHONY: help demo test lint format bench bench-peers sanitize clean
+.PHONY: help demo test test-gpu lint format bench bench-peers sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +29,19 @@ test: $(VENV)/package $(VENV)/test googletest ## C++ tests, then Python tests
 	$(CMAKE) --build --preset release
 	$(CTEST) --preset release
 	$(PYTEST) tests/python
+
+# SYSTEM=1 installs nothing: python3, its packages, cmake and GoogleTest are this machine's (docs/cuda.md).
+ifdef SYSTEM
+test-gpu: ## kernels, engine and Python on a GPU, then compute-sanitizer
+	PYTHON=$(PYTHON) tests/gpu/run.sh
+else
+test-gpu: gpu-here $(VENV)/package $(VENV)/gpu googletest
+	PATH="$(BIN):$$PATH" PYTHON=$(BIN)/python tests/gpu/run.sh
+endif
+
+.PHONY: gpu-here
+gpu-here:
+	@$(PYTHON) tests/gpu/require_gpu.py
 
 lint: $(VENV)/package $(VENV)/lint ## formatting, types, stubs, layering, symbols
 	$(PYTEST) tests/lint
@@ -67,7 +80,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/tools: $(VENV)/bin/python
-	$(PIP) "cmake>=3.25.2" "ninja>=1.11"
+	$(PIP) "cmake>=3.25" "ninja>=1.11"
 	touch $@
 
 $(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
@@ -77,6 +90,10 @@ $(VENV)/package: $(PACKAGE_SOURCES) | $(VENV)/tools
 # By name, an extra adds its packages to the package that is there; by path it would build it again.
 $(VENV)/test: pyproject.toml | $(VENV)/package
 	$(PIP) "medusa-native[test]"
+	touch $@
+
+$(VENV)/gpu: pyproject.toml | $(VENV)/package
+	$(PIP) "pybind11>=3.0" "pytest>=9"
 	touch $@
 
 $(VENV)/lint: pyproject.toml | $(VENV)/package

@@ -1,21 +1,16 @@
 // Weights that stay in GGUF's blocks, against the same weights widened before.
 #include "device_case.h"
-#include "emulated_test.h"
 
 namespace medusa {
 namespace {
 
-class CudaBlocksTest : public emulation::EmulatedTest {
+class CudaBlocksTest : public DeviceTest {
  protected:
-  void TearDown() override {
-    emulation::check_device_memory();
-    EmulatedTest::TearDown();
-  }
-  const std::shared_ptr<Backend> keeping = make_cuda_backend({}, 0);
+  const std::shared_ptr<Backend> keeping = backend;
   const std::shared_ptr<Backend> widening =
       make_cuda_backend({.weight_format = WeightFormat::widened}, 0);
 };
-MEDUSA_UNDER_EVERY_SCHEDULE(CudaBlocksTest);
+MEDUSA_FOR_EVERY_SCHEDULE(CudaBlocksTest);
 
 // Random codes under scales of ordinary size.
 struct Blocks {
@@ -67,10 +62,10 @@ TEST_P(CudaBlocksTest, gate_and_up_are_interleaved) {
     const WeightSource source{
         .parts = {&gate.tensor, &up.tensor}, .pack = Pack::interleave, .name = "gate_up"};
     const Matrix x = random_matrix(DType::bf16, 3, 64, 9);
-    const auto run = [&](Backend& backend) {
-      const Resident in(backend, x), out(backend, Matrix(DType::bf16, 3, 48));
-      const Weight weight = backend.prepare_weight(source);
-      ops::linear(backend, out, in, weight, Epilogue::silu_mul);
+    const auto run = [&](Backend& on) {
+      const Resident in(on, x), out(on, Matrix(DType::bf16, 3, 48));
+      const Weight weight = on.prepare_weight(source);
+      ops::linear(on, out, in, weight, Epilogue::silu_mul);
       return out.fetch();
     };
     EXPECT_TRUE(run(*keeping).same(run(*widening))) << name(dtype);

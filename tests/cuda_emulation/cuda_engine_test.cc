@@ -1,11 +1,10 @@
-// The whole engine on the emulated device.
+// The whole engine on the device under test.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <random>
 
-#include "emulated_stream.h"
-#include "emulator.h"
+#include "device.h"
 #include "medusa/engine.h"
 #include "medusa/error.h"
 #include "tiny_model.h"
@@ -32,7 +31,7 @@ SamplingParams params_for(int seed, bool greedy) {
 
 class CudaEngineTest : public ::testing::TestWithParam<Case> {
  protected:
-  void TearDown() override { emulation::check_device_memory(); }
+  void TearDown() override { device::check_memory(); }
   TinyModel tiny() const { return TinyModel(7, GetParam().compute, 1, "cuda"); }
 };
 

@@ -50,7 +50,9 @@ TEST_P(CudaSamplingTest, top_k_sorts_and_prefers_low_ids) {
         for (int64_t i = 0; i < k; ++i) {
           const int32_t id = at.view().row<int32_t>(r)[i];
           ASSERT_EQ(id, order[static_cast<size_t>(i)]) << vocab << ", " << k;
-          if (!std::isnan(logits.at(r, id))) ASSERT_EQ(best.at(r, i), logits.at(r, id));
+          if (!std::isnan(logits.at(r, id))) {
+            ASSERT_EQ(best.at(r, i), logits.at(r, id));
+          }
         }
       }
     }

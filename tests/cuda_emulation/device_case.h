@@ -4,35 +4,44 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "emulated_stream.h"
-#include "emulator.h"
+#include "device.h"
 #include "resident.h"
 
 namespace medusa {
 
-/// A compute type and a schedule of the emulated device: every kernel test runs for each.
+/// A compute type and a schedule of the device under test: every kernel test runs for each.
 struct DeviceCase {
   ComputeType compute;
-  emulation::Schedule schedule;
+  int schedule;
 
   DType dtype() const { return compute == ComputeType::float32 ? DType::f32 : DType::bf16; }
   /// Relative error of one rounding to the compute type.
   double rounding() const { return compute == ComputeType::float32 ? 1e-6 : 1.0 / 256; }
 };
 
+inline std::vector<DeviceCase> cases_of(const std::vector<ComputeType>& types) {
+  std::vector<DeviceCase> cases;
+  for (const ComputeType type : types) {
+    for (int i = 0; i < static_cast<int>(device::schedules().size()); ++i) {
+      cases.push_back({type, i});
+    }
+  }
+  return cases;
+}
+
 inline std::string device_case_name(const testing::TestParamInfo<DeviceCase>& info) {
-  constexpr const char* kSchedules[] = {"greedy", "reverse", "random"};
   return std::string(name(info.param.dtype())) + "_" +
-         kSchedules[static_cast<int>(info.param.schedule)];
+         device::schedules()[static_cast<size_t>(info.param.schedule)];
 }
 
 class DeviceTest : public testing::TestWithParam<DeviceCase> {
  protected:
-  void SetUp() override { emulation::set_schedule(GetParam().schedule, 11); }
+  void SetUp() override { device::choose_schedule(GetParam().schedule); }
   void TearDown() override {
-    emulation::check_device_memory();
-    emulation::set_schedule(emulation::Schedule::greedy);
+    device::check_memory();
+    device::choose_schedule(0);
   }
   DType dtype() const { return GetParam().dtype(); }
 
@@ -40,15 +49,14 @@ class DeviceTest : public testing::TestWithParam<DeviceCase> {
       make_cuda_backend({.compute_type = GetParam().compute}, 0);
 };
 
-#define MEDUSA_FOR_EVERY_DEVICE_CASE(suite)                                            \
-  INSTANTIATE_TEST_SUITE_P(                                                            \
-      every_case, suite,                                                               \
-      testing::Values(DeviceCase{ComputeType::bfloat16, emulation::Schedule::greedy},  \
-                      DeviceCase{ComputeType::bfloat16, emulation::Schedule::reverse}, \
-                      DeviceCase{ComputeType::bfloat16, emulation::Schedule::random},  \
-                      DeviceCase{ComputeType::float32, emulation::Schedule::greedy},   \
-                      DeviceCase{ComputeType::float32, emulation::Schedule::reverse},  \
-                      DeviceCase{ComputeType::float32, emulation::Schedule::random}),  \
+#define MEDUSA_FOR_EVERY_DEVICE_CASE(suite)                                       \
+  INSTANTIATE_TEST_SUITE_P(                                                       \
+      every_case, suite,                                                          \
+      testing::ValuesIn(cases_of({ComputeType::bfloat16, ComputeType::float32})), \
       device_case_name)
+
+#define MEDUSA_FOR_EVERY_SCHEDULE(suite)      \
+  INSTANTIATE_TEST_SUITE_P(every_case, suite, \
+                           testing::ValuesIn(cases_of({ComputeType::bfloat16})), device_case_name)
 
 }  // namespace medusa
