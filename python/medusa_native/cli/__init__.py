@@ -11,6 +11,7 @@ from medusa_native.cli.demo import demo
 from medusa_native.cli.distill import distill
 from medusa_native.cli.generate import generate
 from medusa_native.cli.inspect import inspect
+from medusa_native.cli.merge import merge
 from medusa_native.cli.recipes import recipes
 from medusa_native.cli.train import train
 from medusa_native.cli.tune import tune
@@ -23,7 +24,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (generate, chat, distill, train, tune, bench, convert, recipes, inspect, demo):
+for command in (
+    generate,
+    chat,
+    distill,
+    train,
+    tune,
+    bench,
+    convert,
+    merge,
+    recipes,
+    inspect,
+    demo,
+):
     app.command()(command)
 
 

@@ -9,6 +9,7 @@ from medusa_native.loading.heads import HeadsCheckpoint, load_heads
 from medusa_native.loading.heads_convert import convert_heads
 from medusa_native.loading.heads_folder import write_heads
 from medusa_native.loading.heads_writer import save_heads
+from medusa_native.loading.merge import merge_adapter
 from medusa_native.loading.tensors import Checkpoint, HostTensor
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "load_checkpoint",
     "load_heads",
     "load_tokenizer",
+    "merge_adapter",
     "save_heads",
     "with_adapter",
     "write_adapter",

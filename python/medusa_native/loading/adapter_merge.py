@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.casting import cast
+from medusa_native.loading.rotary_rows import Order, reordered, stored_rows
 from medusa_native.loading.tensors import Checkpoint, HostTensor, num_bytes
 
 if TYPE_CHECKING:
@@ -43,52 +44,46 @@ def with_adapter(checkpoint: Checkpoint, adapter: Adapter, dtype: str) -> Checkp
     ModelFormatError
         A merged weight is not finite.
     """
-    tensors = dict(checkpoint.tensors)
-    config = dict(checkpoint.config)
-    touched = {*adapter.factors, *adapter.replaced}
-    if config["tie_word_embeddings"] and touched & {_EMBEDDING, _LM_HEAD}:
-        tensors[_LM_HEAD] = tensors[_EMBEDDING]
-        config["tie_word_embeddings"] = False
-    for name in sorted(touched):
-        order = file_rows(config, name)
-        base = tensors.get(name)
-        if base is None:
-            raise ModelFormatError(
-                f"{adapter.path}: tensor '{name}' of the model expected, found none to adapt"
-            )
-        if name in adapter.replaced:
-            base = _reordered(adapter.replaced[name], order)
-        tensors[name] = _merged(adapter, name, base, order, dtype)
-    return replace(checkpoint, config=config, tensors=tensors)
+    separate = untied(checkpoint, adapter)
+    merged = {name: merged_weight(separate, adapter, name, dtype) for name in touched(adapter)}
+    return replace(separate, tensors=separate.tensors | merged)
 
 
-def file_rows(config: dict[str, Any], name: str) -> npt.NDArray[np.int64] | None:
-    """Which of Hugging Face's rows each row of a stored weight is; None: they are the same.
-
-    GGUF files of the llama architecture hold the two halves of every query and key head
-    interleaved, for that is how llama.cpp rotates them.
-    """
-    kinds = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
-    module = name.split(".")[-2]
-    if not config["rope_interleaved"] or module not in kinds:
-        return None
-    heads, dim = config[kinds[module]], config["head_dim"]
-    halves = np.arange(heads * dim).reshape(heads, 2, dim // 2)
-    return np.asarray(halves.swapaxes(1, 2).reshape(-1))
+def touched(adapter: Adapter) -> list[str]:
+    """Names of the weights that are not the model's own any more."""
+    return sorted({*adapter.factors, *adapter.replaced})
 
 
-def _reordered(tensor: HostTensor, order: npt.NDArray[np.int64] | None) -> HostTensor:
-    if order is None:
-        return tensor
-    rows = tensor.data.reshape(tensor.shape[0], -1)[order]
-    return HostTensor(rows.reshape(-1), tensor.dtype, tensor.shape)
+def untied(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+    """Make two matrices of tied embedding and lm_head where the adapter changes one of them."""
+    ends = {_EMBEDDING, _LM_HEAD}
+    if not (checkpoint.config["tie_word_embeddings"] and ends & {*touched(adapter)}):
+        return checkpoint
+    return replace(
+        checkpoint,
+        config=checkpoint.config | {"tie_word_embeddings": False},
+        tensors=checkpoint.tensors | {_LM_HEAD: checkpoint.tensors[_EMBEDDING]},
+    )
+
+
+def merged_weight(checkpoint: Checkpoint, adapter: Adapter, name: str, dtype: str) -> HostTensor:
+    """Return one touched weight of an `untied` backbone, in the order its file has."""
+    base = checkpoint.tensors.get(name)
+    if base is None:
+        raise ModelFormatError(
+            f"{adapter.path}: tensor '{name}' of the model expected, found none to adapt"
+        )
+    order = stored_rows(checkpoint.config, name)
+    if name in adapter.replaced:
+        base = reordered(adapter.replaced[name], order)
+    return _merged(adapter, name, base, order, dtype)
 
 
 def _merged(
     adapter: Adapter,
     name: str,
     base: HostTensor,
-    order: npt.NDArray[np.int64] | None,
+    order: Order,
     dtype: str,
 ) -> HostTensor:
     """Return the weight in `dtype`, made a few rows at a time."""
@@ -99,7 +94,7 @@ def _merged(
         rows = slice(start, min(start + step, base.shape[0]))
         wide = _rows(base, rows)
         if added is not None:
-            wide = wide + _delta(added, rows, order)
+            wide += _delta(added, rows, order)
         if not np.isfinite(wide).all():
             raise ModelFormatError(
                 f"{adapter.path}: '{name}' with the adapter must hold finite numbers, "
@@ -116,9 +111,9 @@ def _rows(tensor: HostTensor, rows: slice) -> npt.NDArray[np.float32]:
     return HostTensor(np.ascontiguousarray(data).reshape(-1), tensor.dtype, shape).to_float32()
 
 
-def _delta(
-    added: LowRank, rows: slice, order: npt.NDArray[np.int64] | None
-) -> npt.NDArray[np.float32]:
+def _delta(added: LowRank, rows: slice, order: Order) -> npt.NDArray[np.float32]:
     up = added.up[rows] if order is None else added.up[order[rows]]
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(np.float32(added.scale) * (up @ added.down), dtype=np.float32)
+        delta = np.asarray(up @ added.down, dtype=np.float32)
+        delta *= np.float32(added.scale)
+    return delta

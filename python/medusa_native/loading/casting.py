@@ -49,6 +49,14 @@ def cast(name: str, tensor: HostTensor, dtype: str) -> HostTensor:
     return result
 
 
+def is_exact(tensor: HostTensor, dtype: str) -> bool:
+    """Whether F32 numbers are the same in F32, F16 or BF16."""
+    wide = tensor.to_float32()
+    if dtype == "BF16":
+        return not np.any(wide.view(np.uint32) & np.uint32(0xFFFF))
+    return dtype == "F32" or np.array_equal(_half(wide).to_float32(), wide)
+
+
 def _half(wide: npt.NDArray[np.float32]) -> HostTensor:
     with np.errstate(over="ignore"):
         return HostTensor.from_array(wide.astype(np.float16))

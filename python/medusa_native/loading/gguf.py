@@ -51,6 +51,17 @@ def canonical_name(name: str) -> str:
     return name
 
 
+def gguf_name(name: str) -> str:
+    """GGUF's name of a canonical tensor."""
+    stem, _, kind = name.rpartition(".")
+    for theirs, ours in _GLOBAL.items():
+        if stem == ours:
+            return f"{theirs}.{kind}"
+    _, _, layer, part = stem.split(".", 3)
+    block = next(theirs for theirs, ours in _BLOCK.items() if part == ours)
+    return f"blk.{layer}.{block}.{kind}"
+
+
 def load_gguf(path: Path) -> Checkpoint:
     """Map a GGUF file.
 

@@ -49,6 +49,8 @@ class GgufFile:
         The file.
     metadata
         Key to int, float, bool, str or list of these.
+    types
+        Key to the type it is stored as, and to that of a list's items, or None.
     tensors
         GGUF name to tensor, a view of the mapped file.
 
@@ -63,6 +65,7 @@ class GgufFile:
         self._data = _map(path)
         self._buffer = self._data.data
         self._at = 0
+        self.types: dict[str, tuple[GGUFValueType, GGUFValueType | None]] = {}
         num_tensors, num_fields = self._header()
         self.metadata = self._metadata(num_fields)
         infos = [self._tensor_info() for _ in range(num_tensors)]
@@ -129,6 +132,7 @@ class GgufFile:
             raise self._fail(f"metadata '{key}' has unknown value type {code}") from error
 
     def _value(self, kind: GGUFValueType, key: str) -> Any:
+        self.types[key] = (kind, None)
         if kind == GGUFValueType.STRING:
             return self._string()
         if kind != GGUFValueType.ARRAY:
@@ -136,6 +140,7 @@ class GgufFile:
         item, length = self._value_type(key), self._unpack("<Q")
         if item == GGUFValueType.ARRAY:
             raise self._fail(f"metadata '{key}' is an array of arrays, which is not supported")
+        self.types[key] = (kind, item)
         if item == GGUFValueType.STRING:
             self._require(8 * length, f"{length} strings of '{key}'")
             return [self._string() for _ in range(length)]

@@ -58,7 +58,7 @@ def _single_digits() -> pre_tokenizers.PreTokenizer:
 
 
 # tokenizer.ggml.pre: how text is cut, whether whole words skip the merges, whether BOS is usual.
-_PRE: dict[str, tuple[Callable[[], pre_tokenizers.PreTokenizer], bool, bool]] = {
+PRE_TOKENIZERS: dict[str, tuple[Callable[[], pre_tokenizers.PreTokenizer], bool, bool]] = {
     "default": (_gpt2, False, False),
     "gpt-2": (_gpt2, False, False),
     "smollm": (_single_digits, False, False),
@@ -133,9 +133,9 @@ def _pieces(fields: Fields) -> list[Piece]:
 
 def _byte_level(fields: Fields, pieces: list[Piece]) -> tuple[Backend, bool]:
     pre = fields.get_str(_PREFIX + "pre", "default")
-    if pre not in _PRE:
-        raise fields.fail(_PREFIX + "pre", f"one of {', '.join(_PRE)}")
-    splitter, ignore_merges, add_bos = _PRE[pre]
+    if pre not in PRE_TOKENIZERS:
+        raise fields.fail(_PREFIX + "pre", f"one of {', '.join(PRE_TOKENIZERS)}")
+    splitter, ignore_merges, add_bos = PRE_TOKENIZERS[pre]
     vocab = {piece.text: index for index, piece in enumerate(pieces)}
     merges = [_merge(fields, text) for text in _texts(fields, "merges")]
     backend = Backend(BPE(vocab=vocab, merges=merges, ignore_merges=ignore_merges))
