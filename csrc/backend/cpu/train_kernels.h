@@ -15,6 +15,7 @@ struct GemmBlock {
   int64_t a_stride = 0;  // lanes between rows
   const uint32_t* b = nullptr;
   int64_t lanes = 0;
+  int64_t panel_lanes = 0;  // between panels; 0: lanes
   float* c = nullptr;
   int64_t c_stride = 0;  // floats between rows
   int64_t rows = 0;
@@ -39,6 +40,21 @@ struct AdamStep {
   float epsilon;
   float decay;       // 1 - learning rate · weight decay
   float grad_scale;  // gradient clipping
+};
+
+/// KL(teacher || student) = cross + log(ratio).
+struct Divergence {
+  double cross;
+  double ratio;  // of the sums of exp(logit - max), student's by teacher's
+};
+
+/// One row's noise: element i is kept, times `factor`, when 16 random bits that are a function of
+/// all else here and of i reach `threshold`.
+struct DropoutRow {
+  uint64_t seed;
+  uint32_t step, site, row;
+  uint32_t threshold;  // of 65536: the share that is dropped
+  float factor;        // 1 / (1 - that share)
 };
 
 /// The arithmetic of training on one instruction set. Arrays of two: [kF32], [kBf16]; `void`
@@ -67,6 +83,28 @@ struct TrainKernels {
   double (*squared_norm)(const float* x, int64_t count);
   void (*adamw)(float* weights, const float* grads, float* mean, float* square, int64_t count,
                 const AdamStep& step);
+
+  // A transformer layer, one row at a time.
+  void (*rms_norm[2])(void* out, const float* x, const float* weight, int64_t count, float eps);
+  void (*rms_norm_backward)(float* dx, const float* dy, const float* x, const float* weight,
+                            int64_t count, float eps, bool accumulate);
+  void (*rms_norm_weight)(float* dweight, const float* dy, const float* x, int64_t count,
+                          float eps);  // adds one row's share
+  void (*rotate)(float* x, const float* cos, const float* sin, int64_t head_dim, bool interleaved,
+                 float turn);
+  void (*silu_mul[2])(void* out, const float* gate, const float* up, int64_t count);
+  void (*silu_mul_backward[2])(void* dgate, void* dup, const float* dy, const float* gate,
+                               const float* up, int64_t count);
+  void (*add)(float* out, const float* x, int64_t count);
+  void (*probabilities)(float* scores, int64_t first, int64_t last, int64_t count, float scale);
+  void (*probabilities_backward[2])(void* ds, const float* p, const float* dp, int64_t count,
+                                    float scale);
+  // KL(teacher || student) of one row; grad = scale · (student's - teacher's probabilities).
+  // Logits are overwritten; padding must be -infinity.
+  Divergence (*divergence[2])(void* grad, float* student, float* teacher, int64_t count,
+                              float scale);
+  void (*dropout[2])(void* out, const void* x, int64_t count, const DropoutRow& row);
+  void (*add_dropped)(float* out, const float* x, int64_t count, const DropoutRow& row);
 };
 
 const TrainKernels& generic_train_kernels();
