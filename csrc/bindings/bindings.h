@@ -14,6 +14,7 @@ void register_tree(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_typical(pybind11::module_& module);
 void register_read_stream(pybind11::module_& module);
+void register_joint_trainer(pybind11::module_& module);
 void register_trainer(pybind11::module_& module);
 
 /// A (buffer, dtype name, shape) triple as a view; the buffer must be C-contiguous and outlive it.

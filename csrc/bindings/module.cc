@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, module) {
   medusa::register_typical(module);
   medusa::register_read_stream(module);
   medusa::register_trainer(module);
+  medusa::register_joint_trainer(module);
 }

@@ -16,7 +16,7 @@ double uniform(uint64_t seed, uint32_t index) {
 }  // namespace
 
 HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
-                         const HostTensor& lm_head, int64_t input)
+                         const HostTensor& lm_head, int64_t input, bool joint)
     : backend_(backend),
       version_(options.version),
       num_heads_(options.num_heads),
@@ -26,6 +26,7 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
       vocab_(lm_head.shape[0]),
       padded_vocab_(padded_rows(vocab_)),
       dtype_(backend.compute_dtype()),
+      joint_(joint),
       parameters_(backend, options, input, hidden_, vocab_) {
   const auto buffer = [&](DType dtype, int64_t rows, int64_t cols) {
     return backend_.allocate(static_cast<size_t>(rows * cols) * block_bytes(dtype));
@@ -33,9 +34,10 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
   layers_.resize(static_cast<size_t>(num_heads_));
   for (std::vector<Layer>& head : layers_) {
     for (int layer = 0; layer < num_layers_; ++layer) {
-      head.push_back(
-          {.forward = backend_.allocate_panels(width(layer), hidden_),
-           .backward = layer > 0 ? backend_.allocate_panels(hidden_, hidden_) : Panels{}});
+      head.push_back({.forward = backend_.allocate_panels(width(layer), hidden_),
+                      .backward = passes_down(layer)
+                                      ? backend_.allocate_panels(hidden_, width(layer))
+                                      : Panels{}});
     }
   }
   for (int i = 0; i < (version_ == 1 ? num_heads_ : 1); ++i) {
@@ -52,6 +54,7 @@ HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
   logits_ = buffer(DType::f32, kMaxRows, padded_vocab_);
   logits_grad_ = buffer(dtype_, kMaxRows, padded_vocab_);
   state_grad_ = buffer(DType::f32, kMaxRows, hidden_);
+  if (joint && input > hidden_) input_grad_ = buffer(DType::f32, kMaxRows, input);
   sum_grad_ = buffer(dtype_, kMaxRows, hidden_);
   transposed_ =
       buffer(dtype_, version_ == 1 ? std::max(padded_vocab_, hidden_) : hidden_, kMaxRows);
@@ -94,7 +97,7 @@ void HeadNetwork::refresh() {
       const Tensor rows = view(layer_rows_, dtype_, hidden_, width(i));
       backend_.narrow(rows, {weight, DType::f32, hidden_, width(i)});
       backend_.pack_transposed(layer.forward, rows);
-      if (i > 0) backend_.pack(layer.backward, rows);
+      if (passes_down(i)) backend_.pack(layer.backward, rows);
     }
     if (version_ == 1)
       pack_projection(projection(head), parameters_.projection(head).weights.data());
@@ -130,6 +133,7 @@ void HeadNetwork::forward(int head, Tensor x, std::span<const int32_t> targets, 
   }
   const Tensor logits = view(logits_, DType::f32, x.rows, padded_vocab_);
   backend_.gemm(logits, state(num_layers_, x.rows), projection(head).forward, false);
+  if (lora_ != nullptr) lora_->forward(logits, state(num_layers_, x.rows));
   backend_.cross_entropy(view(logits_grad_, dtype_, x.rows, padded_vocab_), scores, logits, vocab_,
                          targets, scale);
 }
@@ -144,6 +148,7 @@ void HeadNetwork::backward(int head, Tensor x) {
   }
   const Tensor dh = view(state_grad_, DType::f32, x.rows, hidden_);
   backend_.gemm(dh, logits_grad, projection(head).backward, false);  // dh = G · P
+  if (lora_ != nullptr) lora_->backward(dh, logits_grad, state(num_layers_, x.rows), true);
   for (int i = num_layers_ - 1; i >= 0; --i) layer_backward(head, i, x, dh);
 }
 
@@ -158,7 +163,22 @@ void HeadNetwork::layer_backward(int head, int i, Tensor x, Tensor dh) {
   const Tensor grad{parameters_.weight(head, i).gradients.data(), DType::f32, hidden_, width(i)};
   backend_.gemm(grad, dz_transposed, i > 0 ? row_panels_ : input_panels_, true);
   const Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
-  if (i > 0) backend_.gemm(dh, dz, layer.backward, true);
+  if (width(i) == hidden_ && passes_down(i)) backend_.gemm(dh, dz, layer.backward, true);
+  if (width(i) > hidden_ && joint_) add_state_columns(dh, dz, layer.backward);
+}
+
+// Of a grounded block: what stands behind the state is not trained.
+void HeadNetwork::add_state_columns(Tensor dh, Tensor dz, const Panels& weight) {
+  const Tensor whole = view(input_grad_, DType::f32, dh.rows, input_cols_);
+  backend_.gemm(whole, dz, weight, false);
+  for (int64_t r = 0; r < dh.rows; ++r) {
+    float* to = dh.row<float>(r);
+    for (int64_t c = 0; c < hidden_; ++c) to[c] += whole.row<float>(r)[c];
+  }
+}
+
+Tensor HeadNetwork::state_gradient(int64_t rows) const {
+  return view(state_grad_, DType::f32, rows, hidden_);
 }
 
 }  // namespace medusa

@@ -6,6 +6,7 @@
 
 #include "backend/train_backend.h"
 #include "medusa/trainer.h"
+#include "train/lora.h"
 #include "train/parameters.h"
 
 namespace medusa {
@@ -14,9 +15,13 @@ namespace medusa {
 /// Parameters, narrowed to the compute type C and packed by refresh().
 class HeadNetwork {
  public:
-  /// `input`: columns of the rows that heads see; a state, and behind it what grounds it.
+  /// `input`: columns of the rows that heads see; a state, and behind it what grounds it. `joint`:
+  /// backward() goes on to the states.
   HeadNetwork(TrainBackend& backend, const TrainerOptions& options, const HostTensor& lm_head,
-              int64_t input);
+              int64_t input, bool joint = false);
+
+  /// V2: what is added to the projection, over the same rows; not owned, null: nothing.
+  void adapt_projection(const Lora* lora) { lora_ = lora; }
 
   static constexpr int64_t kMaxRows = 384;  // of a chunk
   static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
@@ -34,11 +39,13 @@ class HeadNetwork {
                std::span<TargetScore> scores);
   /// Adds the gradients of the last forward() to Parameters.
   void backward(int head, Tensor x);
+  /// Joint: the last backward()'s gradient of the chunk's states, f32 (rows, hidden).
+  Tensor state_gradient(int64_t rows) const;
 
  private:
   struct Layer {
     Panels forward;   // B = Wᵀ
-    Panels backward;  // B = W, for all but the first layer
+    Panels backward;  // B = W; of the first layer when joint
   };
   struct Projection {
     Panels forward;   // B = Pᵀ (hidden, vocab)
@@ -51,12 +58,16 @@ class HeadNetwork {
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
   Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer`, or the output
   int64_t width(int layer) const { return layer == 0 ? input_cols_ : hidden_; }
+  bool passes_down(int layer) const { return layer > 0 || joint_; }
+  void add_state_columns(Tensor dh, Tensor dz, const Panels& weight);
   void layer_backward(int head, int layer, Tensor x, Tensor dh);
 
   TrainBackend& backend_;
   int version_, num_heads_, num_layers_;
   int64_t input_cols_, hidden_, vocab_, padded_vocab_;
   DType dtype_;
+  bool joint_;
+  const Lora* lora_ = nullptr;
   Parameters parameters_;
   std::vector<std::vector<Layer>> layers_;  // [head][layer]
   std::vector<Projection> projections_;     // one, or [head]
@@ -67,6 +78,7 @@ class HeadNetwork {
   std::vector<Buffer> states_, sums_;  // [layer] C outputs, f32 biased sums
   Buffer logits_, logits_grad_;        // f32, C (rows, padded vocab)
   Buffer state_grad_, sum_grad_;       // f32, C (rows, hidden)
+  Buffer input_grad_;                  // f32 (rows, input), joint and grounded
   Buffer transposed_;                  // C (max(vocab, hidden), rows)
   Buffer projection_rows_;             // C (padded vocab, hidden), zero beyond vocab
   Buffer layer_rows_;                  // C (hidden, input)

@@ -35,6 +35,12 @@ Parameters::Parameters(TrainBackend& backend, const TrainerOptions& options, int
   bind(backend);
 }
 
+Parameters::Parameters(TrainBackend& backend,
+                       const std::vector<std::pair<std::string, std::vector<int64_t>>>& tensors) {
+  for (const auto& [name, shape] : tensors) add(name, shape);
+  bind(backend);
+}
+
 void Parameters::add(std::string name, std::vector<int64_t> shape) {
   Parameter p;
   p.name = std::move(name);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/train_backend.h"
@@ -17,6 +18,9 @@ class Parameters {
   /// `input`: columns that the first layer of a head sees.
   Parameters(TrainBackend& backend, const TrainerOptions& options, int64_t input, int64_t hidden,
              int64_t vocab);
+  /// Tensors of these names and shapes, in order.
+  Parameters(TrainBackend& backend,
+             const std::vector<std::pair<std::string, std::vector<int64_t>>>& tensors);
 
   std::span<const Parameter> all() const { return all_; }
   const Parameter& weight(int head, int layer) const { return all_[index(head, layer)]; }
@@ -34,8 +38,8 @@ class Parameters {
   void add(std::string name, std::vector<int64_t> shape);
   void bind(TrainBackend& backend);
 
-  int layers_;
-  size_t per_head_;  // tensors
+  int layers_ = 0;
+  size_t per_head_ = 0;  // tensors
   std::vector<Parameter> all_;
   Buffer storage_;
   std::span<float> gradients_;

@@ -1,0 +1,258 @@
+#include "train/joint_losses.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "tensor/quants.h"
+
+namespace medusa {
+namespace {
+
+constexpr int64_t kChunkRows = 256;  // whose logits exist at a time
+
+int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
+
+}  // namespace
+
+JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
+                         const ModelConfig& config, const JointTrainerOptions& options,
+                         std::vector<int32_t> token_map, bool grounded)
+    : backend_(backend),
+      backbone_(backbone),
+      dtype_(backend.compute_dtype()),
+      loss_(options.backbone_loss),
+      hidden_(config.hidden_size),
+      vocab_(config.vocab_size),
+      padded_vocab_(padded(vocab_)),
+      draft_vocab_(token_map.empty() ? vocab_ : static_cast<int64_t>(token_map.size())),
+      chunk_rows_(std::min(kChunkRows, padded(options.max_rows))),
+      num_heads_(options.training.num_heads),
+      grounded_(grounded),
+      token_map_(std::move(token_map)) {
+  for (const int32_t id : token_map_) {
+    check(id >= 0 && id < vocab_, "token_map: expected 0 to ", vocab_ - 1, ", found ", id);
+  }
+  std::vector<float> rows;
+  network_ = std::make_unique<HeadNetwork>(backend, options.training, draft_rows(rows),
+                                           grounded ? 2 * hidden_ : hidden_, true);
+  if (options.training.version == 2 && backbone.lm_head_a() != nullptr) {
+    draft_lora_ = std::make_unique<Lora>(backend, backbone.lora_workspace(), *backbone.lm_head_a(),
+                                         *backbone.lm_head_b(), backbone.lora_scale(), token_map_);
+    network_->adapt_projection(draft_lora_.get());
+  }
+  const auto count = static_cast<size_t>(chunk_rows_);
+  targets_.resize(count);
+  weights_.resize(count);
+  divergences_.resize(count);
+  scores_.resize(count);
+  const auto buffer = [&](DType dtype, int64_t cols) {
+    return backend.allocate(static_cast<size_t>(chunk_rows_ * cols) * block_bytes(dtype));
+  };
+  for (Buffer* b : {&states_, &dropped_, &teacher_}) *b = buffer(dtype_, hidden_);
+  for (Buffer* b : {&state_grad_, &dropped_grad_}) *b = buffer(DType::f32, hidden_);
+  if (grounded) embedded_ = buffer(DType::f32, hidden_);
+  for (Buffer* b : {&logits_, &teacher_logits_}) *b = buffer(DType::f32, padded_vocab_);
+  grad_ = buffer(dtype_, padded_vocab_);
+}
+
+HostTensor JointLosses::draft_rows(std::vector<float>& storage) const {
+  const FrozenMatrix& w = backbone_.lm_head().weight;
+  const size_t bytes =
+      static_cast<size_t>(hidden_ / block_elements(w.dtype)) * block_bytes(w.dtype);
+  storage.resize(static_cast<size_t>(draft_vocab_ * hidden_));
+  for (int64_t i = 0; i < draft_vocab_; ++i) {
+    const int64_t id = token_map_.empty() ? i : token_map_[static_cast<size_t>(i)];
+    dequantize(storage.data() + i * hidden_,
+               static_cast<const char*>(w.data) + static_cast<size_t>(id) * bytes, w.dtype,
+               hidden_);
+  }
+  return {storage.data(), storage.size() * sizeof(float), DType::f32, {draft_vocab_, hidden_}};
+}
+
+void JointLosses::refresh() {
+  if (draft_lora_) draft_lora_->refresh();
+  network_->refresh();
+}
+
+template <class Body>
+void JointLosses::for_each_chunk(const PaddedBatch& batch, const Body& body) {
+  const std::span<const int32_t> all = batch.active();
+  const auto most = static_cast<size_t>(chunk_rows_);
+  for (size_t first = 0; first < all.size(); first += most) {
+    const auto rows = all.subspan(first, std::min(most, all.size() - first));
+    body(Chunk{rows, padded(static_cast<int64_t>(rows.size()))}, static_cast<uint32_t>(first));
+  }
+}
+
+Tensor JointLosses::gather(const Buffer& to, Tensor states, const Chunk& chunk) const {
+  const Tensor out = view(to, dtype_, chunk.padded, hidden_);
+  std::memset(out.data, 0, out.bytes());
+  for (size_t i = 0; i < chunk.rows.size(); ++i) {
+    std::memcpy(out.row<char>(static_cast<int64_t>(i)), states.row<char>(chunk.rows[i]),
+                out.row_bytes());
+  }
+  return out;
+}
+
+Tensor JointLosses::head_input(Tensor states, const PaddedBatch& batch, const Chunk& chunk) {
+  const Tensor x = network_->input(chunk.padded);
+  std::memset(x.data, 0, x.bytes());
+  const auto rows = static_cast<int64_t>(chunk.rows.size());
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(x.row<char>(i), states.row<char>(i), states.row_bytes());
+  }
+  if (!grounded_) return x;
+  std::vector<int32_t> roots;
+  for (const int32_t row : chunk.rows) roots.push_back(batch.root(row));
+  const Tensor wide = view(embedded_, DType::f32, rows, hidden_);
+  backend_.embed(wide, backbone_.embedding(), roots);
+  for (int64_t i = 0; i < rows; ++i) {
+    const Tensor behind{x.row<char>(i) + states.row_bytes(), dtype_, 1, hidden_};
+    backend_.narrow(behind, wide.slice(i, 1));
+  }
+  return x;
+}
+
+std::span<const int32_t> JointLosses::lm_targets(const PaddedBatch& batch, const Chunk& chunk) {
+  std::fill_n(targets_.begin(), chunk.padded, -1);
+  for (size_t i = 0; i < chunk.rows.size(); ++i) targets_[i] = batch.lm_target(chunk.rows[i]);
+  return {targets_.data(), static_cast<size_t>(chunk.padded)};
+}
+
+std::span<const int32_t> JointLosses::head_targets(const PaddedBatch& batch, const Chunk& chunk,
+                                                   int head) {
+  std::fill_n(targets_.begin(), chunk.padded, -1);
+  for (size_t i = 0; i < chunk.rows.size(); ++i) {
+    targets_[i] = batch.head_target(chunk.rows[i], head);
+  }
+  return {targets_.data(), static_cast<size_t>(chunk.padded)};
+}
+
+Tensor JointLosses::logits(const Buffer& to, Tensor x, Tensor dropped, bool adapter) {
+  const Tensor out = view(to, DType::f32, x.rows, padded_vocab_);
+  backend_.linear(out, x, backbone_.lm_head().weight, false);
+  if (adapter && backbone_.lm_head().lora) backbone_.lm_head().lora->forward(out, dropped);
+  return out;
+}
+
+void JointLosses::backward(Tensor grad, Tensor states, Tensor teacher, const PaddedBatch& batch,
+                           const LossScales& scales, const Dropout& noise, LossSums& sums) {
+  for_each_chunk(batch, [&](const Chunk& chunk, uint32_t first) {
+    const Tensor x = gather(states_, states, chunk);
+    const Tensor dx = view(state_grad_, DType::f32, chunk.padded, hidden_);
+    std::memset(dx.data, 0, dx.bytes());
+    Dropout own = noise;
+    own.first_row += first;
+    if (scales.backbone > 0) {
+      sums.backbone += lm_backward(dx, x, teacher, batch, chunk, scales.backbone, own);
+    }
+    heads_backward(dx, x, batch, chunk, scales, sums);
+    for (size_t i = 0; grad.data != nullptr && i < chunk.rows.size(); ++i) {
+      std::memcpy(grad.row<char>(chunk.rows[i]), dx.row<char>(static_cast<int64_t>(i)),
+                  dx.row_bytes());
+    }
+  });
+}
+
+// Returns the sum of the rows' losses.
+double JointLosses::lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
+                                const Chunk& chunk, double scale, const Dropout& noise) {
+  Tensor dropped = x;
+  if (noise.probability > 0 && backbone_.lm_head().lora) {
+    dropped = view(dropped_, dtype_, x.rows, hidden_);
+    backend_.dropout(dropped, x, noise);
+  }
+  const Tensor student = logits(logits_, x, dropped, true);
+  const Tensor grad = view(grad_, dtype_, x.rows, padded_vocab_);
+  const std::span<const int32_t> targets = lm_targets(batch, chunk);
+  const auto factor = static_cast<float>(scale);
+  double loss = 0;
+  if (loss_ == BackboneLoss::cross_entropy) {
+    backend_.cross_entropy(grad, scores_, student, vocab_, targets, factor);
+    for (size_t i = 0; i < chunk.rows.size(); ++i) loss -= scores_[i].log_prob;
+  } else {
+    for (size_t i = 0; i < targets.size(); ++i) weights_[i] = targets[i] >= 0 ? factor : 0;
+    const Tensor base = gather(teacher_, teacher, chunk);
+    backend_.divergence(grad, divergences_, student, logits(teacher_logits_, base, base, false),
+                        vocab_, {weights_.data(), targets.size()});
+    for (size_t i = 0; i < chunk.rows.size(); ++i) loss += divergences_[i];
+  }
+  lm_gradient(dx, grad, x, dropped, noise);
+  return loss;
+}
+
+void JointLosses::lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped,
+                              const Dropout& noise) {
+  const AdaptedLinear& lm_head = backbone_.lm_head();
+  backend_.linear_backward(dx, grad, lm_head.weight, true);
+  if (!lm_head.lora) return;
+  if (dropped.data == x.data) return lm_head.lora->backward(dx, grad, x, true);
+  const Tensor behind = view(dropped_grad_, DType::f32, x.rows, hidden_);
+  lm_head.lora->backward(behind, grad, dropped, false);
+  backend_.add_dropped(dx, behind, noise);
+}
+
+void JointLosses::heads_backward(Tensor dx, Tensor states, const PaddedBatch& batch,
+                                 const Chunk& chunk, const LossScales& scales, LossSums& sums) {
+  const Tensor x = head_input(states, batch, chunk);
+  network_->begin_chunk(x);
+  for (int k = 0; k < num_heads_; ++k) {
+    const auto head = static_cast<size_t>(k);
+    if (scales.heads[head] == 0) continue;
+    network_->forward(k, x, head_targets(batch, chunk, k), static_cast<float>(scales.heads[head]),
+                      scores_);
+    network_->backward(k, x);
+    backend_.add(dx, network_->state_gradient(x.rows));
+    for (size_t i = 0; i < chunk.rows.size(); ++i) {
+      sums.heads[head] -= scores_[i].log_prob;
+      sums.correct[head] += scores_[i].rank == 0;
+    }
+  }
+}
+
+void JointLosses::evaluate(Tensor states, Tensor teacher, const PaddedBatch& batch,
+                           const JointScores& scores) {
+  for_each_chunk(batch, [&](const Chunk& chunk, uint32_t) {
+    const Tensor x = gather(states_, states, chunk);
+    evaluate_lm(x, gather(teacher_, teacher, chunk), batch, chunk, scores);
+    evaluate_heads(x, batch, chunk, scores);
+  });
+}
+
+// Scores overwrite logits, so those that the divergence needs are computed again.
+void JointLosses::evaluate_lm(Tensor x, Tensor teacher, const PaddedBatch& batch,
+                              const Chunk& chunk, const JointScores& out) {
+  const Tensor grad = view(grad_, dtype_, x.rows, padded_vocab_);
+  const std::span<const int32_t> targets = lm_targets(batch, chunk);
+  for (const bool adapter : {true, false}) {
+    const Tensor rows = adapter ? x : teacher;
+    backend_.cross_entropy(grad, scores_, logits(logits_, rows, rows, adapter), vocab_, targets, 1);
+    const std::span<float> to = adapter ? out.log_prob : out.base_log_prob;
+    for (size_t i = 0; i < chunk.rows.size(); ++i) {
+      to[static_cast<size_t>(chunk.rows[i])] = scores_[i].log_prob;
+    }
+  }
+  for (size_t i = 0; i < targets.size(); ++i) weights_[i] = targets[i] >= 0 ? 1.0f : 0.0f;
+  backend_.divergence(grad, divergences_, logits(logits_, x, x, true),
+                      logits(teacher_logits_, teacher, teacher, false), vocab_,
+                      {weights_.data(), targets.size()});
+  for (size_t i = 0; i < chunk.rows.size(); ++i) {
+    out.divergence[static_cast<size_t>(chunk.rows[i])] = static_cast<float>(divergences_[i]);
+  }
+}
+
+void JointLosses::evaluate_heads(Tensor states, const PaddedBatch& batch, const Chunk& chunk,
+                                 const JointScores& out) {
+  const Tensor x = head_input(states, batch, chunk);
+  for (int k = 0; k < num_heads_; ++k) {
+    network_->forward(k, x, head_targets(batch, chunk, k), 1, scores_);
+    for (size_t i = 0; i < chunk.rows.size(); ++i) {
+      const auto at = static_cast<size_t>(chunk.rows[i] * num_heads_ + k);
+      out.head_log_prob[at] = scores_[i].log_prob;
+      out.head_rank[at] = scores_[i].rank;
+    }
+  }
+}
+
+}  // namespace medusa

@@ -1,0 +1,120 @@
+"""Gradients of heads and adapters through a whole model against torch, transformers and PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from joint_twin import JointTwin, random_batch
+from tiny_model import save_model
+
+from medusa_native import _core
+from medusa_native.engine import as_core
+from medusa_native.loading import load_checkpoint
+
+pytest.importorskip("peft")
+
+VOCAB = 320
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "tied": {"tie_word_embeddings": True},
+    "mha": {"num_key_value_heads": 4},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3"},
+    "window": {"model_type": "mistral", "sliding_window": 9},
+}
+
+
+def extra_tensors(
+    tensors: dict[str, npt.NDArray[np.float32]], family: str
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Biases of Qwen2, norms of Qwen3's heads."""
+    rng = np.random.default_rng(5)
+    extra = {}
+    for name, tensor in tensors.items():
+        projection = name.split(".")[-2]
+        if family == "qwen2" and projection in ("q_proj", "k_proj", "v_proj"):
+            extra[name.replace("weight", "bias")] = rng.standard_normal(len(tensor))
+        if family == "qwen3" and projection in ("q_proj", "k_proj"):
+            extra[name.replace("proj", "norm")] = 1 + 0.2 * rng.standard_normal(32)
+    return tensors | {name: array.astype(np.float32) for name, array in extra.items()}
+
+
+def make_trainer(
+    folder: Path, token_map: npt.NDArray[np.int32] | None = None, grounded: bool = False,
+    noise: float = 0.05, **options: Any,
+) -> _core.JointTrainer:  # fmt: skip
+    checkpoint = load_checkpoint(folder)
+    config = _core.ModelConfig(**checkpoint.config)
+    tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
+    options = {
+        "compute_type": "float32", "num_threads": 2, "total_steps": 100, "lora_rank": 8,
+        "lora_alpha": 16, "lora_dropout": 0.0, "num_heads": 3, "max_rows": 96,
+    } | options  # fmt: skip
+    trainer = _core.JointTrainer(
+        config, tensors, [] if token_map is None else token_map.tolist(), grounded, **options
+    )
+    rng = np.random.default_rng(11)
+    for array in trainer.weights().values():
+        array += (noise * rng.standard_normal(array.shape)).astype(np.float32)
+    trainer.refresh()
+    return trainer
+
+
+def copies(views: dict[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: np.array(array) for name, array in views.items()}
+
+
+def save_family(folder: Path, family: str) -> Path:
+    from tiny_model import CONFIG, random_tensors
+
+    changes = FAMILIES[family]
+    tensors = extra_tensors(random_tensors(CONFIG | changes, 3), family)
+    return save_model(folder, tensors=tensors, **changes)
+
+
+def compare(trainer: _core.JointTrainer, twin: JointTwin, batches: list[Any], bound: float) -> None:
+    report = trainer.backward([batch.core() for batch in batches])
+    loss, backbone = twin.loss(batches)
+    loss.backward()
+    assert report.loss == pytest.approx(float(loss.detach()), rel=bound)
+    assert report.backbone_loss == pytest.approx(backbone, rel=bound)
+    for name, gradient in trainer.gradients().items():
+        expected = twin.parameters[name].grad.numpy()
+        scale = np.abs(expected).max()
+        assert scale > 0, name
+        assert np.abs(gradient - expected).max() <= bound * scale, name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_model(tmp_path: Path, family: str) -> None:
+    folder = save_family(tmp_path, family)
+    trainer = make_trainer(folder)
+    twin = JointTwin(folder, copies(trainer.weights()), rank=8, alpha=16, num_heads=3)
+    rng = np.random.default_rng(0)
+    batches = [random_batch(rng, lengths, VOCAB, 3) for lengths in ([40, 7, 30], [90])]
+    compare(trainer, twin, batches, 2e-4)
+
+
+@pytest.mark.parametrize("loss", ["divergence", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("version", "trimmed", "grounded", "layers"),
+    [(1, False, False, 1), (2, True, False, 2), (1, True, True, 1), (2, False, True, 2)],
+)
+def test_kinds_of_heads(
+    tmp_path: Path, version: int, trimmed: bool, grounded: bool, layers: int, loss: str
+) -> None:
+    folder = save_model(tmp_path)
+    token_map = np.arange(3, 130, 3, dtype=np.int32) if trimmed else None
+    trainer = make_trainer(
+        folder, token_map, grounded, version=version, num_layers=layers, backbone_loss=loss
+    )
+    twin = JointTwin(
+        folder, copies(trainer.weights()), rank=8, alpha=16, num_heads=3, num_layers=layers,
+        token_map=token_map, grounded=grounded, backbone_loss=loss,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    compare(trainer, twin, [random_batch(rng, [33, 50], VOCAB, 3, token_map)], 2e-4)
