@@ -22,6 +22,10 @@ def distill(
     temperature: opt.Temperature = 0.0,
     top_p: opt.TopP = 1.0,
     seed: opt.Seed = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Answer every user turn of a conversation.")
+    ] = False,
+    max_turns: Annotated[int | None, typer.Option(help="With --replay: at most so many.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many prompts.")] = None,
     max_num_seqs: Annotated[int, typer.Option(help="Answers in flight.")] = 64,
     max_model_len: opt.MaxModelLen = None,
@@ -45,6 +49,8 @@ def distill(
         temperature=temperature,
         top_p=top_p,
         seed=seed or 0,
+        replay=replay,
+        max_turns=max_turns,
         limit=limit,
         max_num_seqs=max_num_seqs,
         max_model_len=max_model_len,
@@ -55,8 +61,9 @@ def distill(
         write_json(asdict(report))
         return
     speed = report.num_new_tokens / max(report.seconds, 1e-9)
+    cut = f", {report.num_cut} conversations cut short" if report.num_cut else ""
     messages.print(
         f"{output}: {report.num_answers} answers, {report.num_new_answers} of them new "
         f"({report.num_new_tokens} tokens, {speed:.0f} tokens/s), {report.num_skipped} prompts "
-        "too long"
+        f"too long{cut}"
     )

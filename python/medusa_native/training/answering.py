@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medusa_native import _core
+from medusa_native.core_sampling import child_seed
 from medusa_native.training.records import Answer, Prompt
+from medusa_native.training.talk import Talk, go_on, start
 
 if TYPE_CHECKING:
     from medusa_native.tokenizer import Tokenizer
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How answers are drawn; temperature 0 is greedy. The seed of prompt i is ``seed + i``."""
+    """How answers are drawn; temperature 0 is greedy. The seed of prompt i is ``seed + i``.
+
+    With `replay` every user turn of a conversation is answered, at most `max_turns` of them.
+    """
 
     max_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    replay: bool = False
+    max_turns: int | None = None
 
 
 class Answering:
@@ -30,14 +37,14 @@ class Answering:
     Parameters
     ----------
     length
-        Longest prompt and answer together; longer ones are skipped.
+        Longest prompt and answer together; longer ones are skipped, and conversations end there.
     width
         Answers in flight.
 
     Attributes
     ----------
-    num_tokens, num_skipped
-        Generated tokens and skipped prompts so far.
+    num_tokens, num_skipped, num_cut
+        Generated tokens, skipped prompts, and conversations cut short so far.
     """
 
     def __init__(
@@ -54,8 +61,8 @@ class Answering:
         self._engine = _core.Engine(
             model, None, _core.Tree.root_only(), max_num_seqs=width, max_model_len=self._length
         )
-        self._open: dict[int, Answer] = {}
-        self.num_tokens = self.num_skipped = 0
+        self._open: dict[int, tuple[Talk, list[int]]] = {}
+        self.num_tokens = self.num_skipped = self.num_cut = 0
 
     def steps(self, prompts: Iterable[tuple[int, Prompt]]) -> Iterator[list[Answer]]:
         """Yield after each step the answers it finished; prompts come with their numbers."""
@@ -68,34 +75,49 @@ class Answering:
 
     def _submit(self, waiting: deque[tuple[int, Prompt]]) -> None:
         """Keep every slot of the engine busy."""
+        s = self._settings
         while waiting and len(self._open) < 2 * self._width:
             index, prompt = waiting.popleft()
-            ids = self._tokenizer.apply_chat_template(prompt.messages)
-            if len(ids) + self._settings.max_tokens > self._length:
+            talk = start(self._tokenizer, index, prompt, replay=s.replay, max_turns=s.max_turns)
+            if self._fits(talk):
+                self._answer(talk)
+            else:
                 self.num_skipped += 1
-                continue
-            request = self._engine.submit(ids, self._sampling(index))
-            self._open[request] = Answer(prompt.key, ids, [], "")
 
-    def _sampling(self, index: int) -> _core.SamplingParams:
+    def _fits(self, talk: Talk) -> bool:
+        return len(talk.context) + self._settings.max_tokens <= self._length
+
+    def _answer(self, talk: Talk) -> None:
+        request = self._engine.submit(talk.context, self._sampling(talk))
+        self._open[request] = talk, []
+
+    def _sampling(self, talk: Talk) -> _core.SamplingParams:
         s = self._settings
         return _core.SamplingParams(
             max_tokens=s.max_tokens,
             temperature=s.temperature,
             top_p=s.top_p,
-            seed=(s.seed + index) % 2**64,
+            seed=child_seed((s.seed + talk.index) % 2**64, talk.num_turns),
             stop_token_ids=list(self._tokenizer.eos_token_ids),
         )
 
     def _take(self, output: _core.StepOutput) -> Answer | None:
-        """Add a step's tokens to their answer; return it when it is complete."""
+        """Add a step's tokens to their answer; return the record when nothing follows."""
         self.num_tokens += len(output.tokens)
-        answer = self._open[output.request_id]
-        tokens = [*answer.token_ids, *output.tokens]
-        answer = Answer(answer.key, answer.prompt_token_ids, tokens, output.finish_reason)
-        self._open[output.request_id] = answer
+        talk, tokens = self._open[output.request_id]
+        tokens += output.tokens
         if output.finish_reason == "none":
             return None
         del self._open[output.request_id]
         self._engine.forget(output.request_id)
-        return answer
+        talk.take(tokens)
+        unasked = len(talk.waiting)
+        if unasked and self._goes_on(talk, output.finish_reason):
+            self._answer(talk)
+            return None
+        self.num_cut += unasked > 0
+        return talk.finish(output.finish_reason, replay=self._settings.replay)
+
+    def _goes_on(self, talk: Talk, reason: str) -> bool:
+        """Prepare the next turn: after an answer with an end, where there is room for another."""
+        return reason == "stop" and go_on(self._tokenizer, talk) and self._fits(talk)

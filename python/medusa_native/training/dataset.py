@@ -33,10 +33,22 @@ class Dataset:
     Attributes
     ----------
     answers
-        Those of at least two tokens, in order.
+        Those of at least two tokens, in order; each turn of a conversation is one.
+    conversation
+        Number of the record that each answer is from, ascending; None: each is its own.
     """
 
     answers: Sequence[Answer]
+    conversation: Sequence[int] | None = None
+
+    def split(
+        self, fraction: float, seed: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the answers to learn from and those to validate on; conversations stay whole."""
+        numbers = range(len(self.answers)) if self.conversation is None else self.conversation
+        records, of_answer = np.unique(np.asarray(numbers), return_inverse=True)
+        learn, keep = split(len(records), fraction, seed)
+        return np.flatnonzero(np.isin(of_answer, learn)), np.flatnonzero(np.isin(of_answer, keep))
 
     @cached_property
     def num_rows(self) -> npt.NDArray[np.int64]:
@@ -95,7 +107,7 @@ class Dataset:
 
 
 def make_dataset(answers: Sequence[Answer], max_length: int) -> Dataset:
-    """Keep what can be learned from: answers of two tokens or more that fit the model.
+    """Keep what can be learned from: turns of two tokens or more that fit the model.
 
     Raises
     ------
@@ -103,16 +115,18 @@ def make_dataset(answers: Sequence[Answer], max_length: int) -> Dataset:
         Fewer than two are left: one to learn from, one to validate on.
     """
     kept = [
-        answer
-        for answer in answers
-        if len(answer.token_ids) >= 2
-        and len(answer.prompt_token_ids) + len(answer.token_ids) <= max_length
+        (number, turn)
+        for number, answer in enumerate(answers)
+        for turn in answer.turns()
+        if len(turn.token_ids) >= 2
+        and len(turn.prompt_token_ids) + len(turn.token_ids) <= max_length
     ]
-    if len(kept) < 2:
+    count = len({number for number, _ in kept})
+    if count < 2:
         raise InvalidArgument(
-            f"training needs at least 2 answers of 2 tokens or more, found {len(kept)}"
+            f"training needs at least 2 answers of 2 tokens or more, found {count}"
         )
-    return Dataset(kept)
+    return Dataset([turn for _, turn in kept], [number for number, _ in kept])
 
 
 def split(

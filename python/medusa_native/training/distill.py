@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from medusa_native.engine import load_model
 from medusa_native.errors import InvalidArgument
@@ -42,6 +42,9 @@ class DistillReport:
         Of this run.
     num_skipped
         Prompts too long for the model.
+    num_cut
+        Conversations of this run that ended before their last user turn: too long, an answer
+        without an end, or a template that does not go on where it stopped.
     """
 
     num_answers: int
@@ -49,6 +52,7 @@ class DistillReport:
     num_new_tokens: int
     num_skipped: int
     seconds: float
+    num_cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,13 @@ class _Settings(AnswerSettings):
 
     model: str = ""
     dtype: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings; those that older files do not have only where they are in use."""
+        values = asdict(self)
+        if not self.replay:
+            del values["replay"], values["max_turns"]
+        return values
 
 
 def distill(
@@ -68,6 +79,8 @@ def distill(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    replay: bool = False,
+    max_turns: int | None = None,
     limit: int | None = None,
     max_num_seqs: int = 64,
     max_model_len: int | None = None,
@@ -89,19 +102,27 @@ def distill(
         JSON Lines with ``prompt`` or ``messages``, and perhaps ``id``. The model's chat template
         is applied.
     output
-        JSON Lines: ``id``, ``prompt_token_ids``, ``token_ids``, ``finish_reason``. Settings are
-        kept beside it in ``<output>.settings.json``.
+        JSON Lines: ``id``, ``prompt_token_ids``, ``token_ids``, ``finish_reason``, and
+        ``responses`` with `replay`. Settings are kept beside it in ``<output>.settings.json``.
     max_tokens
         Longest answer.
     temperature, top_p, seed
-        How answers are drawn; temperature 0 is greedy. The seed of prompt i is ``seed + i``.
+        How answers are drawn; temperature 0 is greedy. The seed of prompt i is ``seed + i``; later
+        turns have seeds made from it.
+    replay
+        Put all user turns of a conversation, one after the other, each answered by the model
+        itself; answers that the file has are left out. Otherwise the model answers once, after the
+        last message.
+    max_turns
+        Replay so many user turns at most.
     limit
         Only the first so many prompts.
     max_num_seqs
         Answers in flight.
     max_model_len
-        Longest prompt and answer together; longer ones are left out. Default: 1024 tokens more
-        than `max_tokens`, or what the model allows.
+        Longest prompt and answer together; longer ones are left out, and conversations end there.
+        Default: 1024 tokens more than `max_tokens` (with `replay` than `max_turns` times that, or
+        4 times), or what the model allows.
     dtype, num_threads
         As of `Decoder`.
     progress
@@ -113,15 +134,19 @@ def distill(
         A file cannot be read or written, `output` was begun with other settings, or a parameter is
         out of range. Nothing is written then.
     """
-    _check(max_tokens=max_tokens, max_num_seqs=max_num_seqs)
+    _check(max_tokens=max_tokens, max_num_seqs=max_num_seqs, max_turns=max_turns or 1)
+    if max_turns is not None and not replay:
+        raise InvalidArgument("max_turns needs replay")
     listed = read_prompts(Path(prompts))[:limit]
     checkpoint = load_checkpoint(model)
-    settings = _Settings(max_tokens, temperature, top_p, seed, fingerprint(checkpoint), dtype)
+    settings = _Settings(
+        max_tokens, temperature, top_p, seed, replay, max_turns, fingerprint(checkpoint), dtype
+    )
     path = Path(output)
     with _answers_file(path, settings) as file:
         done = _keys_done(path, checkpoint.config["vocab_size"])
         todo = [(i, prompt) for i, prompt in enumerate(listed) if prompt.key not in done]
-        length = max_model_len or max_tokens + 1024
+        length = max_model_len or max_tokens * (max_turns or (4 if replay else 1)) + 1024
         packed = load_model(checkpoint, dtype, num_threads or 0)
         answering = Answering(
             packed, checkpoint.tokenizer, settings, length=length, width=max_num_seqs
@@ -140,7 +165,7 @@ def _check(**values: int) -> None:
 def _answers_file(path: Path, settings: _Settings) -> Iterator[TextIO]:
     """Open `path` for this run; refuse a file begun with other settings."""
     beside = path.with_name(path.name + ".settings.json")
-    wanted = asdict(settings)
+    wanted = settings.to_json()
     if path.is_file() and path.stat().st_size > 0:
         try:
             found = parse_json(beside.read_text(encoding="utf-8"))
@@ -183,5 +208,10 @@ def _write_answers(
             os.fsync(file.fileno())
     seconds = time.monotonic() - start
     return DistillReport(
-        earlier + answers, answers, answering.num_tokens, answering.num_skipped, seconds
+        num_answers=earlier + answers,
+        num_new_answers=answers,
+        num_new_tokens=answering.num_tokens,
+        num_skipped=answering.num_skipped,
+        seconds=seconds,
+        num_cut=answering.num_cut,
     )

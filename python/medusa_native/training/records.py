@@ -1,7 +1,8 @@
 """JSON Lines in and out: prompts to answer, and answers to learn from.
 
 A prompt is an object with ``prompt`` (text) or ``messages`` (a conversation), and perhaps ``id``.
-An answer is an object with ``id``, ``prompt_token_ids``, ``token_ids`` and ``finish_reason``.
+An answer is an object with ``id``, ``prompt_token_ids``, ``token_ids`` and ``finish_reason``, and, of
+several turns, ``responses``: where in ``token_ids`` the model speaks.
 """
 
 from __future__ import annotations
@@ -12,10 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
 
 from medusa_native.errors import InvalidArgument
 from medusa_native.json_text import parse_json
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Key = int | str
 
@@ -38,21 +44,66 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt with chat template, and the model's answer up to and including its end token."""
+    """A prompt with chat template, and the model's answer up to and including its end token.
+
+    Attributes
+    ----------
+    token_ids
+        What follows the prompt. Of a conversation of several turns: answers, and between them what
+        the template and the user say.
+    finish_reason
+        Of the last answer.
+    responses
+        First token and the one after the last of each answer, into `token_ids`; None: all of it.
+    """
 
     key: Key
     prompt_token_ids: Sequence[int]
     token_ids: Sequence[int]
     finish_reason: str
+    responses: Sequence[tuple[int, int]] | None = None
+
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """First token and the one after the last of each answer."""
+        return [(0, len(self.token_ids))] if self.responses is None else self.responses
+
+    def turns(self) -> list[Answer]:
+        """Return each turn as an answer of its own, everything before it as its prompt."""
+        if self.responses is None:
+            return [self]
+        prompt, tokens = list(self.prompt_token_ids), list(self.token_ids)
+        reasons = ["stop"] * (len(self.responses) - 1) + [self.finish_reason]
+        return [
+            Answer(self.key, prompt + tokens[:begin], tokens[begin:end], reason)
+            for (begin, end), reason in zip(self.responses, reasons, strict=True)
+        ]
+
+    def sequence(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return prompt and answers as one sequence, and which of its tokens the model said.
+
+        Returns
+        -------
+        tokens, said
+            int32 and bool, (tokens,). A token that was said is what the state before it should
+            predict; the others are context.
+        """
+        tokens = np.array([*self.prompt_token_ids, *self.token_ids], dtype=np.int32)
+        said = np.zeros(len(tokens), dtype=np.bool_)
+        for begin, end in self.spans:
+            said[len(self.prompt_token_ids) :][begin:end] = True
+        return tokens, said
 
     def to_json(self) -> str:
         """Return the answer's line, without a line break."""
-        fields = {
+        fields: dict[str, Any] = {
             "id": self.key,
             "prompt_token_ids": list(self.prompt_token_ids),
             "token_ids": list(self.token_ids),
             "finish_reason": self.finish_reason,
         }
+        if self.responses is not None:
+            fields["responses"] = [list(span) for span in self.responses]
         return json.dumps(fields, separators=(",", ":"))
 
 
@@ -162,7 +213,31 @@ def _answer(where: str, record: Any, vocab_size: int) -> Answer:
     tokens = _tokens(where, record, "token_ids", vocab_size)
     if not prompt:
         raise InvalidArgument(f"{where}: 'prompt_token_ids' is empty")
-    return Answer(_key(where, record.get("id")), prompt, tokens, str(record.get("finish_reason")))
+    reason, spans = str(record.get("finish_reason")), _responses(where, record, len(tokens))
+    return Answer(_key(where, record.get("id")), prompt, tokens, reason, spans)
+
+
+def _responses(where: str, record: dict[str, Any], length: int) -> list[tuple[int, int]] | None:
+    """Return ranges in order, none of which is empty or overlaps another."""
+    spans = record.get("responses")
+    if spans is None:
+        return None
+    if not isinstance(spans, list) or not spans or not _ascending(spans, length):
+        raise InvalidArgument(
+            f"{where}: 'responses' must be ascending pairs [begin, end) within the {length} "
+            f"tokens of 'token_ids', found {str(spans)[:80]}"
+        )
+    return [(begin, end) for begin, end in spans]
+
+
+def _ascending(spans: list[Any], length: int) -> bool:
+    last = 0
+    for span in spans:
+        pair = isinstance(span, list) and len(span) == 2 and all(type(i) is int for i in span)
+        if not pair or not last <= span[0] < span[1] <= length:
+            return False
+        last = span[1]
+    return True
 
 
 def _tokens(where: str, record: dict[str, Any], name: str, vocab_size: int) -> list[int]:

@@ -49,8 +49,8 @@ class Run:
         self._dataset = rows.make_dataset(answers, longest)
         self._key = digest(settings, fingerprint(backbone), file_digest(data))
         self._hidden_key = digest(fingerprint(backbone), file_digest(data), settings.dtype, longest)
-        count = len(self._dataset.answers)
-        self._learn, self._keep = rows.split(count, settings.validation_fraction, settings.seed)
+        fraction = settings.validation_fraction
+        self._learn, self._keep = self._dataset.split(fraction, settings.seed)
         self.token_map = self._choose_vocabulary()
 
     def _choose_vocabulary(self) -> npt.NDArray[np.int32] | None:

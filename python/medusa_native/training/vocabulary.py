@@ -51,6 +51,7 @@ def most_frequent_in(
         )
     check_integer("convert", "draft_vocab", size, 1, len(known))
     answers = read_answers(path, vocab_size or _MAX_ID)
-    tokens = np.concatenate([np.asarray(answer.token_ids, dtype=np.int64) for answer in answers])
+    turns = [turn.token_ids for answer in answers for turn in answer.turns()]
+    tokens = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in turns])
     counts = np.bincount(tokens[tokens <= known[-1]], minlength=known[-1] + 1)
     return known[most_frequent(counts[known], size)].astype(np.int32)
