@@ -1,5 +1,6 @@
 // Where a forward pass spends its time: every verb of the back end, for several row counts, on a
-// random model of SmolLM2-135M's shapes. usage: step_profile [context] [threads] [format], as Q4_1
+// random model of SmolLM2-135M's shapes.
+// usage: step_profile [context] [threads] [format, as Q4_1] [cache: auto or int8]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -29,6 +30,7 @@ class ProfilingBackend : public Backend {
   std::string name() const override { return inner_->name(); }
   int num_threads() const override { return inner_->num_threads(); }
   DType compute_dtype() const override { return inner_->compute_dtype(); }
+  bool supports_cache(DType dtype) const override { return inner_->supports_cache(dtype); }
   Buffer allocate(size_t bytes) override { return inner_->allocate(bytes); }
   size_t default_cache_bytes() const override { return inner_->default_cache_bytes(); }
   void upload(Tensor out, const void* from) override { inner_->upload(out, from); }
@@ -153,9 +155,9 @@ RowBatch tree_batch(int rows, int context, const int32_t* pages) {
   return batch;
 }
 
-void profile(ProfilingBackend& backend, const Llama& llama, int rows, int context) {
-  Workspace workspace(backend, llama.config(), rows, rows);
-  KvCache cache(backend, llama.config(), 1, KvCache::pages_for(context), context);
+void profile(ProfilingBackend& backend, const Llama& llama, DType type, int rows, int context) {
+  Workspace workspace(backend, llama.config(), type, rows, rows);
+  KvCache cache(backend, llama.config(), type, 1, KvCache::pages_for(context), context);
   cache.reserve(0, context);
   const RopeTable rope(backend, llama.config(), context + 64);
   const RowBatch batch = tree_batch(rows, context, cache.pages(0));
@@ -193,7 +195,12 @@ int main(int argc, char** argv) {
   const ModelConfig config = smollm2();
   const RandomWeights weights(config, parse_dtype(argc > 3 ? argv[3] : "BF16"));
   const Llama llama(backend, config, weights.tensors);
-  std::printf("%s, context %d, %.1f MB a step; medians of 25, milliseconds\n",
-              backend.name().c_str(), context, llama.step_bytes() / 1e6);
-  for (const int rows : {1, 4, 8, 12, 16, 24, 32, 48, 64}) profile(backend, llama, rows, context);
+  const bool codes = argc > 4 && std::string(argv[4]) == "int8";
+  const DType type = KvCache::dtype_of(backend, codes ? KvCacheType::int8 : KvCacheType::compute);
+  const double cached =
+      static_cast<double>(KvCache::page_bytes(config, type)) / kPageSize * context;
+  std::printf("%s, context %d, %.1f MB of weights and %.1f MB of cache a step; medians of 25, ms\n",
+              backend.name().c_str(), context, llama.step_bytes() / 1e6, cached / 1e6);
+  for (const int rows : {1, 4, 8, 12, 16, 24, 32, 48, 64})
+    profile(backend, llama, type, rows, context);
 }

@@ -35,8 +35,8 @@ struct Rope {
 /// (head_dim) or null (Qwen3).
 struct QkvSplit {
   Tensor q;       // out f32 (rows, heads · head_dim), rotated
-  Tensor keys;    // out C (rows, kv heads · head_dim), rotated
-  Tensor values;  // out C (rows, kv heads · head_dim)
+  Tensor keys;    // out, of the cache's type (rows, KvLayout::row_cols()), rotated
+  Tensor values;  // out, as keys
   const float* q_norm = nullptr;
   const float* k_norm = nullptr;
   float norm_eps = 0;
@@ -48,8 +48,8 @@ struct QkvSplit {
 /// One layer's attention inputs.
 struct AttentionInputs {
   Tensor q;       // f32 (rows, heads · head_dim)
-  Tensor keys;    // C (rows, kv heads · head_dim), the batch's fresh keys
-  Tensor values;  // C, as keys
+  Tensor keys;    // of the cache's type (rows, KvLayout::row_cols()), the batch's fresh keys
+  Tensor values;  // as keys
   const KvLayout* cache = nullptr;
   int layer = 0;
   int num_heads = 0;
@@ -105,6 +105,8 @@ class Backend {
   virtual std::string name() const = 0;
   virtual int num_threads() const = 0;
   virtual DType compute_dtype() const = 0;
+  // Types of the key/value cache: the compute type, and perhaps i8.
+  virtual bool supports_cache(DType dtype) const { return dtype == compute_dtype(); }
 
   // Memory. Tensors may lie where the host cannot read them.
   virtual Buffer allocate(size_t bytes) = 0;  // zeroed, 64-byte aligned

@@ -33,7 +33,7 @@ void expect_below(const char* what, int64_t value, int64_t limit) {
 }
 
 void expect_cache(const char* what, const Backend& backend, const KvLayout& cache) {
-  check(cache.dtype == backend.compute_dtype(), what, ": expected a cache of ",
+  check(backend.supports_cache(cache.dtype), what, ": expected a cache of ",
         name(backend.compute_dtype()), ", found ", name(cache.dtype));
   expect_multiple(what, cache.head_dim, kColumnUnit);
   check(cache.num_kv_heads > 0 && cache.num_layers > 0, what, ": empty cache layout");
@@ -128,14 +128,17 @@ void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const i
           const Rope& rope) {
   const int64_t q_cols = int64_t{split.num_heads} * split.head_dim;
   const int64_t kv_cols = int64_t{split.num_kv_heads} * split.head_dim;
-  const DType compute = backend.compute_dtype();
+  const DType cache = split.keys.dtype;
+  const int64_t cache_cols = split.num_kv_heads * kv_head_cols(cache, split.head_dim);
+  check(backend.supports_cache(cache), "rope keys: expected ", name(backend.compute_dtype()),
+        ", found ", name(cache));
   expect_multiple("rope head_dim", split.head_dim, kColumnUnit);
   check(split.head_dim <= kMaxHeadDim, "rope head_dim: expected at most ", kMaxHeadDim, ", found ",
         split.head_dim);
   expect("rope qkv", qkv, DType::f32, static_cast<int64_t>(positions.size()), q_cols + 2 * kv_cols);
   expect("rope q", split.q, DType::f32, qkv.rows, q_cols);
-  expect("rope keys", split.keys, compute, qkv.rows, kv_cols);
-  expect("rope values", split.values, compute, qkv.rows, kv_cols);
+  expect("rope keys", split.keys, cache, qkv.rows, cache_cols);
+  expect("rope values", split.values, cache, qkv.rows, cache_cols);
   backend.rope(split, qkv, positions, rope);
 }
 
@@ -143,17 +146,16 @@ void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in,
                     const RowBatch& batch) {
   check(in.cache != nullptr, "tree_attention: no cache");
   expect_cache("tree_attention", backend, *in.cache);
-  const int64_t kv_cols = int64_t{in.cache->num_kv_heads} * in.cache->head_dim;
-  const DType compute = backend.compute_dtype();
+  const int64_t kv_cols = in.cache->row_cols();
   check(in.num_heads > 0 && in.num_heads % in.cache->num_kv_heads == 0,
         "tree_attention heads: expected a multiple of ", in.cache->num_kv_heads, ", found ",
         in.num_heads);
   expect_below("tree_attention layer", in.layer, in.cache->num_layers);
   expect("tree_attention q", in.q, DType::f32, batch.num_rows(),
          int64_t{in.num_heads} * in.cache->head_dim);
-  expect("tree_attention keys", in.keys, compute, batch.num_rows(), kv_cols);
-  expect("tree_attention values", in.values, compute, batch.num_rows(), kv_cols);
-  expect("tree_attention out", out, compute, in.q.rows, in.q.cols);
+  expect("tree_attention keys", in.keys, in.cache->dtype, batch.num_rows(), kv_cols);
+  expect("tree_attention values", in.values, in.cache->dtype, batch.num_rows(), kv_cols);
+  expect("tree_attention out", out, backend.compute_dtype(), in.q.rows, in.q.cols);
   for (const SequenceRows& sequence : batch.sequences) {
     expect_rows(batch, sequence, in.cache->num_pages);
   }
@@ -215,7 +217,7 @@ void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> ro
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows) {
   expect_cache("commit", backend, cache);
-  const int64_t kv_cols = int64_t{cache.num_kv_heads} * cache.head_dim;
+  const int64_t kv_cols = cache.row_cols();
   expect("commit keys", keys, cache.dtype, keys.rows, kv_cols);
   expect("commit values", values, cache.dtype, keys.rows, kv_cols);
   check(keys.rows % cache.num_layers == 0, "commit keys: expected rows of ", cache.num_layers,

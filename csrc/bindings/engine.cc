@@ -74,20 +74,28 @@ AcceptanceMethod parse_acceptance(const std::string& name) {
   throw InvalidArgument(text("acceptance_method: expected exact or typical, found ", name));
 }
 
+KvCacheType parse_cache(const std::string& name) {
+  if (name == "auto") return KvCacheType::compute;
+  if (name == "int8") return KvCacheType::int8;
+  throw InvalidArgument(text("kv_cache_dtype: expected auto or int8, found ", name));
+}
+
 const char* acceptance_name(AcceptanceMethod method) {
   return method == AcceptanceMethod::typical ? "typical" : "exact";
 }
 
 Engine make_engine(const Model& model, const std::optional<Heads>& heads, const Tree& tree,
                    int max_num_seqs, int max_num_batched_tokens, int max_model_len,
-                   size_t kv_cache_memory, bool enable_prefix_caching, bool adaptive,
-                   std::vector<float> step_seconds, std::vector<float> path_probability,
-                   float synthetic_acceptance_length, const std::string& acceptance_method,
-                   float posterior_threshold, float posterior_alpha) {
+                   size_t kv_cache_memory, const std::string& kv_cache_dtype,
+                   bool enable_prefix_caching, bool adaptive, std::vector<float> step_seconds,
+                   std::vector<float> path_probability, float synthetic_acceptance_length,
+                   const std::string& acceptance_method, float posterior_threshold,
+                   float posterior_alpha) {
   const EngineOptions options{.max_num_seqs = max_num_seqs,
                               .max_num_batched_tokens = max_num_batched_tokens,
                               .max_model_len = max_model_len,
                               .kv_cache_memory = kv_cache_memory,
+                              .kv_cache_dtype = parse_cache(kv_cache_dtype),
                               .enable_prefix_caching = enable_prefix_caching,
                               .adaptive = adaptive,
                               .step_seconds = std::move(step_seconds),
@@ -169,6 +177,10 @@ void register_values(py::module_& module) {
       .def_readonly("max_num_batched_tokens", &EngineOptions::max_num_batched_tokens)
       .def_readonly("max_model_len", &EngineOptions::max_model_len)
       .def_readonly("kv_cache_memory", &EngineOptions::kv_cache_memory)
+      .def_property_readonly("kv_cache_dtype",
+                             [](const EngineOptions& options) {
+                               return options.kv_cache_dtype == KvCacheType::int8 ? "int8" : "auto";
+                             })
       .def_readonly("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
       .def_readonly("adaptive", &EngineOptions::adaptive)
       .def_readonly("step_seconds", &EngineOptions::step_seconds)
@@ -211,7 +223,7 @@ void register_engine(py::module_& module) {
   py::class_<Engine>(module, "Engine", "Decodes requests; one caller at a time.")
       .def(py::init(&make_engine), "model"_a, "heads"_a, "tree"_a, "max_num_seqs"_a = 8,
            "max_num_batched_tokens"_a = 0, "max_model_len"_a = 0, "kv_cache_memory"_a = 0,
-           "enable_prefix_caching"_a = true, "adaptive"_a = false,
+           "kv_cache_dtype"_a = "auto", "enable_prefix_caching"_a = true, "adaptive"_a = false,
            "step_seconds"_a = std::vector<float>{}, "path_probability"_a = std::vector<float>{},
            "synthetic_acceptance_length"_a = 0.0F, "acceptance_method"_a = "exact",
            "posterior_threshold"_a = 0.09f, "posterior_alpha"_a = 0.3f,

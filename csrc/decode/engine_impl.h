@@ -36,6 +36,7 @@ struct Engine::Impl {
   Backend& backend() { return *model.impl()->backend; }
   const Llama& llama() { return model.impl()->llama; }
   int top_k() const { return tree.max_rank() + 1; }
+  DType cache_dtype() { return KvCache::dtype_of(backend(), options.kv_cache_dtype); }
 
   Model model;
   std::optional<Heads> heads;

@@ -63,7 +63,7 @@ EngineOptions resolve_limits(const EngineOptions& asked, const Backend& backend,
   check_synthetic(asked, tree);
   EngineOptions options = asked;
   options.max_num_batched_tokens = resolve_rows(asked, tree);
-  const size_t page = KvCache::page_bytes(backend, config);
+  const size_t page = KvCache::page_bytes(config, KvCache::dtype_of(backend, asked.kv_cache_dtype));
   const size_t budget =
       asked.kv_cache_memory != 0 ? asked.kv_cache_memory : backend.default_cache_bytes();
   const auto pages = static_cast<int64_t>(std::min<size_t>(budget / page, 1 << 24));

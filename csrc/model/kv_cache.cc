@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/ops.h"
+#include "base/check.h"
 
 namespace medusa {
 namespace {
@@ -17,10 +18,18 @@ bool has_page(std::span<const int32_t> tokens, int page) {
 
 }  // namespace
 
-KvCache::KvCache(Backend& backend, const ModelConfig& config, int num_slots, int num_pages,
-                 int max_positions)
+DType KvCache::dtype_of(const Backend& backend, KvCacheType asked) {
+  if (asked == KvCacheType::compute) return backend.compute_dtype();
+  check(backend.supports_cache(DType::i8),
+        "kv_cache_dtype: expected auto; int8 needs the CPU and bfloat16 arithmetic, found ",
+        backend.name(), " with ", name(backend.compute_dtype()));
+  return DType::i8;
+}
+
+KvCache::KvCache(Backend& backend, const ModelConfig& config, DType dtype, int num_slots,
+                 int num_pages, int max_positions)
     : pool_(num_pages), index_(num_pages), slots_(num_slots) {
-  layout_.dtype = backend.compute_dtype();
+  layout_.dtype = dtype;
   layout_.num_layers = config.num_hidden_layers;
   layout_.num_pages = num_pages;
   layout_.num_kv_heads = config.num_key_value_heads;
@@ -32,10 +41,10 @@ KvCache::KvCache(Backend& backend, const ModelConfig& config, int num_slots, int
   for (Slot& slot : slots_) slot.table.reserve(pages_for(max_positions));
 }
 
-size_t KvCache::page_bytes(const Backend& backend, const ModelConfig& config) {
-  const size_t tile = static_cast<size_t>(config.head_dim) * kPageSize;
+size_t KvCache::page_bytes(const ModelConfig& config, DType dtype) {
+  const auto tile = static_cast<size_t>(kv_head_cols(dtype, config.head_dim)) * kPageSize;
   const size_t tiles = size_t{2} * config.num_hidden_layers * config.num_key_value_heads;
-  return tiles * tile * block_bytes(backend.compute_dtype());
+  return tiles * tile * block_bytes(dtype);
 }
 
 int32_t KvCache::take_page() {

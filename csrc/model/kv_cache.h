@@ -17,11 +17,14 @@ namespace medusa {
 /// them again.
 class KvCache {
  public:
-  KvCache(Backend& backend, const ModelConfig& config, int num_slots, int num_pages,
+  /// `dtype`: one that the back end supports.
+  KvCache(Backend& backend, const ModelConfig& config, DType dtype, int num_slots, int num_pages,
           int max_positions);
 
+  /// What `asked` is on a back end. Throws InvalidArgument where it cannot be had.
+  static DType dtype_of(const Backend& backend, KvCacheType asked);
   /// Bytes of one page over all layers, keys and values.
-  static size_t page_bytes(const Backend& backend, const ModelConfig& config);
+  static size_t page_bytes(const ModelConfig& config, DType dtype);
   static int pages_for(int positions) { return (positions + kPageSize - 1) / kPageSize; }
 
   const KvLayout& layout() const { return layout_; }

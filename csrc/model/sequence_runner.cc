@@ -20,8 +20,9 @@ SequenceRunner::SequenceRunner(Backend& backend, const Llama& llama, int max_row
     : backend_(backend),
       llama_(llama),
       rope_(backend, llama.config(), max_positions),
-      workspace_(backend, llama.config(), max_rows, max_logits_rows),
-      cache_(backend, llama.config(), 1, KvCache::pages_for(max_positions), max_positions) {}
+      workspace_(backend, llama.config(), backend.compute_dtype(), max_rows, max_logits_rows),
+      cache_(backend, llama.config(), backend.compute_dtype(), 1, KvCache::pages_for(max_positions),
+             max_positions) {}
 
 void SequenceRunner::clear_batch() {
   batch_.clear();

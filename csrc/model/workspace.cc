@@ -2,7 +2,8 @@
 
 namespace medusa {
 
-Workspace::Workspace(Backend& backend, const ModelConfig& config, int max_rows, int max_logits_rows)
+Workspace::Workspace(Backend& backend, const ModelConfig& config, DType cache, int max_rows,
+                     int max_logits_rows)
     : max_rows_(max_rows), store_(backend) {
   const DType compute = backend.compute_dtype();
   const int64_t hidden = config.hidden_size;
@@ -18,8 +19,9 @@ Workspace::Workspace(Backend& backend, const ModelConfig& config, int max_rows, 
   hidden_ = store_.add(compute, max_rows, hidden);
   picked_ = store_.add(compute, max_logits_rows, hidden);
   logits_ = store_.add(DType::f32, max_logits_rows, config.vocab_size);
-  keys_ = store_.add(compute, layer_rows, kv_dim);
-  values_ = store_.add(compute, layer_rows, kv_dim);
+  const int64_t cache_cols = config.num_key_value_heads * kv_head_cols(cache, config.head_dim);
+  keys_ = store_.add(cache, layer_rows, cache_cols);
+  values_ = store_.add(cache, layer_rows, cache_cols);
 }
 
 }  // namespace medusa

@@ -11,7 +11,9 @@ namespace medusa {
 /// compute type. Fresh keys and values of every layer stay here until they are committed.
 class Workspace {
  public:
-  Workspace(Backend& backend, const ModelConfig& config, int max_rows, int max_logits_rows);
+  /// `cache`: the type of the key/value cache.
+  Workspace(Backend& backend, const ModelConfig& config, DType cache, int max_rows,
+            int max_logits_rows);
 
   int max_rows() const { return max_rows_; }
   int max_logits_rows() const { return static_cast<int>(logits_.rows); }
@@ -27,10 +29,10 @@ class Workspace {
   Tensor picked(int64_t rows) const { return picked_.slice(0, rows); }      // C, rows of hidden
   Tensor logits(int64_t rows) const { return logits_.slice(0, rows); }      // f32 (rows, vocab)
 
-  /// Fresh keys of one layer: C (rows, kv heads · head_dim). Layers lie max_rows apart.
+  /// Fresh keys of one layer: (rows, KvLayout::row_cols()). Layers lie max_rows apart.
   Tensor keys(int layer, int64_t rows) const { return keys_.slice(layer * max_rows_, rows); }
   Tensor values(int layer, int64_t rows) const { return values_.slice(layer * max_rows_, rows); }
-  /// All layers: C (layers · max_rows, kv heads · head_dim).
+  /// All layers: (layers · max_rows, KvLayout::row_cols()).
   Tensor all_keys() const { return keys_; }
   Tensor all_values() const { return values_; }
 

@@ -17,11 +17,12 @@ struct Format {
 constexpr std::array kFormats = {
     Format{DType::f32, "F32", 1, 4},       Format{DType::f16, "F16", 1, 2},
     Format{DType::bf16, "BF16", 1, 2},     Format{DType::i32, "I32", 1, 4},
-    Format{DType::q8_0, "Q8_0", 32, 34},   Format{DType::q4_0, "Q4_0", 32, 18},
-    Format{DType::q4_1, "Q4_1", 32, 20},   Format{DType::q5_0, "Q5_0", 32, 22},
-    Format{DType::q5_1, "Q5_1", 32, 24},   Format{DType::q2_k, "Q2_K", 256, 84},
-    Format{DType::q3_k, "Q3_K", 256, 110}, Format{DType::q4_k, "Q4_K", 256, 144},
-    Format{DType::q5_k, "Q5_K", 256, 176}, Format{DType::q6_k, "Q6_K", 256, 210},
+    Format{DType::i8, "I8", 1, 1},         Format{DType::q8_0, "Q8_0", 32, 34},
+    Format{DType::q4_0, "Q4_0", 32, 18},   Format{DType::q4_1, "Q4_1", 32, 20},
+    Format{DType::q5_0, "Q5_0", 32, 22},   Format{DType::q5_1, "Q5_1", 32, 24},
+    Format{DType::q2_k, "Q2_K", 256, 84},  Format{DType::q3_k, "Q3_K", 256, 110},
+    Format{DType::q4_k, "Q4_K", 256, 144}, Format{DType::q5_k, "Q5_K", 256, 176},
+    Format{DType::q6_k, "Q6_K", 256, 210},
 };
 
 const Format& format(DType dtype) { return kFormats[static_cast<size_t>(dtype)]; }

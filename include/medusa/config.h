@@ -15,6 +15,10 @@ enum class ComputeType : uint8_t { float32, bfloat16 };
 /// 8 bits in groups of 32; widened: all in the compute type.
 enum class WeightFormat : uint8_t { as_stored, widened };
 
+/// How keys and values are cached: in the compute type, or as 8-bit codes with one scale for each
+/// position and key/value head, at about half of bfloat16's bytes.
+enum class KvCacheType : uint8_t { compute, int8 };
+
 enum class RopeScaling : uint8_t { none, linear, llama3 };
 
 /// Shape of a Llama-family backbone. Field names are those of Hugging Face's config.json.
@@ -58,9 +62,10 @@ enum class AcceptanceMethod : uint8_t { exact, typical };
 /// Limits of an Engine, how it shares them, and how it accepts. Zero means: choose.
 struct EngineOptions {
   int max_num_seqs = 8;
-  int max_num_batched_tokens = 0;     // rows of one forward pass
-  int max_model_len = 0;              // prompt and answer of one sequence, in tokens
-  size_t kv_cache_memory = 0;         // bytes
+  int max_num_batched_tokens = 0;  // rows of one forward pass
+  int max_model_len = 0;           // prompt and answer of one sequence, in tokens
+  size_t kv_cache_memory = 0;      // bytes
+  KvCacheType kv_cache_dtype = KvCacheType::compute;
   bool enable_prefix_caching = true;  // sequences that begin alike share pages
 
   /// Choose each sequence's nodes at every step: those that bring most tokens a second by

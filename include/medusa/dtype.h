@@ -12,6 +12,7 @@ enum class DType : uint8_t {
   f16,
   bf16,
   i32,
+  i8,
   q8_0,
   q4_0,
   q4_1,

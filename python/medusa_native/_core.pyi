@@ -196,6 +196,8 @@ class EngineOptions:
     @property
     def kv_cache_memory(self) -> int: ...
     @property
+    def kv_cache_dtype(self) -> str: ...
+    @property
     def enable_prefix_caching(self) -> bool: ...
     @property
     def adaptive(self) -> bool: ...
@@ -266,6 +268,7 @@ class Engine:
         max_num_batched_tokens: int = 0,
         max_model_len: int = 0,
         kv_cache_memory: int = 0,
+        kv_cache_dtype: str = "auto",
         enable_prefix_caching: bool = True,
         adaptive: bool = False,
         step_seconds: Sequence[float] = ...,

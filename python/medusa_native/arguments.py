@@ -43,6 +43,15 @@ def core_types(dtype: str) -> dict[str, str]:
     return dict(zip(("compute_type", "weight_format"), names[dtype], strict=True))
 
 
+def cache_type(kv_cache_dtype: str, dtype: str) -> str:
+    """Return `kv_cache_dtype` where it is one that goes with `dtype`."""
+    if kv_cache_dtype not in ("auto", "int8"):
+        raise InvalidArgument(f"kv_cache_dtype must be 'auto' or 'int8', found {kv_cache_dtype!r}")
+    if kv_cache_dtype == "int8" and dtype == "float32":
+        raise InvalidArgument("kv_cache_dtype 'int8' needs dtype 'auto' or 'bfloat16'")
+    return kv_cache_dtype
+
+
 def limit(name: str, value: int | None) -> int:
     """Return a positive limit, or 0 where the core shall choose."""
     return 0 if value is None else check_integer("Decoder", name, value, 1, 2**63 - 1)

@@ -7,10 +7,10 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from medusa_native.answer import Answer
 from medusa_native.arguments import (
     Message,
     Prompt,
+    cache_type,
     check_device,
     is_conversation,
     limit,
@@ -18,18 +18,17 @@ from medusa_native.arguments import (
     list_params,
     list_prompts,
     speculative,
-    token_list,
 )
 from medusa_native.checks import check_flag, check_integer
-from medusa_native.core_sampling import check_typical, child_seed, core_sampling
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
 from medusa_native.metrics import AcceptanceWatch
 from medusa_native.outputs import RequestOutput, StreamChunk, TotalMetrics
 from medusa_native.params import SamplingParams, SpeculativeConfig
 from medusa_native.request import Request, output_of
+from medusa_native.request_maker import RequestMaker
 from medusa_native.request_pool import RequestPool
-from medusa_native.tokenizer import DetokenizeStream, Tokenizer
+from medusa_native.tokenizer import Tokenizer
 
 
 class Decoder:
@@ -70,6 +69,10 @@ class Decoder:
     kv_cache_memory
         Bytes for keys and values. Requests take pages as they grow; where none is left, the
         youngest waits and is computed again later, to the same tokens.
+    kv_cache_dtype
+        ``"auto"``: keys and values in the compute type. ``"int8"`` (CPU, bfloat16): 8-bit codes with
+        one scale for each position and key/value head, about half the bytes. Answers change a
+        little; Medusa and plain decoding still give the same.
     enable_prefix_caching
         Requests that begin with the same tokens share pages, also with those of requests that are
         done, as long as nobody needs their room.
@@ -113,12 +116,13 @@ class Decoder:
         max_num_seqs: int = 8,
         max_num_batched_tokens: int | None = None,
         kv_cache_memory: int | None = None,
+        kv_cache_dtype: str = "auto",
         enable_prefix_caching: bool = True,
         num_threads: int | None = None,
         seed: int = 0,
     ) -> None:
         check_device(device)
-        self._seed = check_integer("Decoder", "seed", seed, 0, 2**64 - 1)
+        check_integer("Decoder", "seed", seed, 0, 2**64 - 1)
         speculation = speculative(heads, speculative_config)
         self._loaded = load_engine(
             model,
@@ -132,12 +136,14 @@ class Decoder:
             max_num_seqs=limit("max_num_seqs", max_num_seqs),
             max_num_batched_tokens=limit("max_num_batched_tokens", max_num_batched_tokens),
             kv_cache_memory=limit("kv_cache_memory", kv_cache_memory),
+            kv_cache_dtype=cache_type(kv_cache_dtype, dtype),
             enable_prefix_caching=check_flag(
                 "Decoder", "enable_prefix_caching", enable_prefix_caching
             ),
         )
         watch = AcceptanceWatch(None if speculation is None else speculation.model)
         self._pool = RequestPool(self._loaded.engine, watch)
+        self._requests = RequestMaker(self._loaded, seed)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -172,7 +178,10 @@ class Decoder:
         listed = list_prompts(prompts)
         params = list_params(sampling_params, len(listed))
         return self._run(
-            [self._prepare(i, p, s) for i, (p, s) in enumerate(zip(listed, params, strict=True))]
+            [
+                self._requests.of_prompt(i, p, s)
+                for i, (p, s) in enumerate(zip(listed, params, strict=True))
+            ]
         )
 
     def chat(
@@ -188,7 +197,7 @@ class Decoder:
         params = list_params(sampling_params, len(listed))
         return self._run(
             [
-                self._prepare_chat(i, conversation, chosen)
+                self._requests.of_conversation(i, conversation, chosen)
                 for i, (conversation, chosen) in enumerate(zip(listed, params, strict=True))
             ]
         )
@@ -212,9 +221,11 @@ class Decoder:
         if chosen.n > 1:
             raise InvalidArgument(f"SamplingParams: n must be 1 to stream, found {chosen.n}")
         if is_conversation(prompt):
-            (request,) = self._prepare_chat(0, cast("Sequence[Message]", prompt), chosen)
+            (request,) = self._requests.of_conversation(
+                0, cast("Sequence[Message]", prompt), chosen
+            )
         else:
-            (request,) = self._prepare(0, cast("Prompt", prompt), chosen)
+            (request,) = self._requests.of_prompt(0, cast("Prompt", prompt), chosen)
         return self._stream(request)
 
     def info(self) -> dict[str, Any]:
@@ -224,54 +235,6 @@ class Decoder:
     def metrics(self) -> TotalMetrics:
         """Return the counters of all requests so far: acceptance, and where the time went."""
         return self._pool.metrics()
-
-    def _prepare_chat(
-        self, index: int, conversation: Sequence[Message], params: SamplingParams
-    ) -> list[Request]:
-        text = self.tokenizer.render_chat(conversation)
-        return self._prepare(index, text, params, add_special_tokens=False)
-
-    def _prepare(
-        self, index: int, prompt: Prompt, params: SamplingParams, *, add_special_tokens: bool = True
-    ) -> list[Request]:
-        """Tokenise and check one prompt; `n` requests, and nothing is queued yet."""
-        text = prompt if isinstance(prompt, str) else None
-        ids = (
-            self.tokenizer.encode(text, add_special_tokens)
-            if text is not None
-            else token_list(index, prompt)
-        )
-        self._check_prompt(index, ids)
-        if self._loaded.engine.options.acceptance_method == "typical":
-            check_typical(params)
-        seed = (self._seed + index) % 2**64 if params.seed is None else params.seed
-        return [
-            self._request(text, ids, params, child_seed(seed, answer)) for answer in range(params.n)
-        ]
-
-    def _request(
-        self, text: str | None, ids: list[int], params: SamplingParams, seed: int
-    ) -> Request:
-        end_tokens = frozenset(() if params.ignore_eos else self.tokenizer.eos_token_ids)
-        sampling = core_sampling(params, seed, end_tokens, self.tokenizer, self._loaded.vocab_size)
-        detokenizer = DetokenizeStream(self.tokenizer, params.skip_special_tokens)
-        return Request(text, ids, sampling, Answer(detokenizer, params, end_tokens), self.tokenizer)
-
-    def _check_prompt(self, index: int, ids: list[int]) -> None:
-        vocab_size = self._loaded.vocab_size
-        if not ids:
-            raise InvalidArgument(f"prompt {index} is empty")
-        for position, token in enumerate(ids):
-            if not 0 <= token < vocab_size:
-                raise InvalidArgument(
-                    f"prompt {index}: token {token} at position {position} is out of range; the "
-                    f"vocabulary has {vocab_size} tokens"
-                )
-        if len(ids) >= self.max_model_len:
-            raise InvalidArgument(
-                f"prompt {index} has {len(ids)} tokens, which leaves no room for an answer within "
-                f"max_model_len ({self.max_model_len})"
-            )
 
     def _run(self, prompts: list[list[Request]]) -> list[RequestOutput]:
         requests = [request for answers in prompts for request in answers]

@@ -95,6 +95,7 @@ class LoadedEngine:
                 "max_num_seqs": options.max_num_seqs,
                 "max_num_batched_tokens": options.max_num_batched_tokens,
                 "kv_cache_pages": self.engine.num_pages,
+                "kv_cache_dtype": options.kv_cache_dtype,
                 "enable_prefix_caching": options.enable_prefix_caching,
             },
             "memory": {

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "resident.h"
@@ -61,27 +63,63 @@ inline std::vector<int> tree(int rows, uint32_t seed) {
   return parents;
 }
 
+// Keys or values as numbers, and as rows of a cache's type.
+struct Rows {
+  Rows(Matrix numbers, DType cache, int head_dim) : wide(std::move(numbers)) {
+    if (cache != DType::i8) return;
+    const Tensor all = wide;
+    const int64_t heads = all.cols / head_dim;
+    codes.emplace(DType::i8, all.rows, heads * kv_head_cols(cache, head_dim));
+    for (int64_t i = 0; i < all.rows * heads; ++i) {
+      encode(all.row<float>(0) + i * head_dim,
+             codes->view().row<int8_t>(0) + i * kv_head_cols(cache, head_dim), head_dim);
+    }
+  }
+
+  const Matrix& rows() const { return codes ? *codes : wide; }
+  void poison(int64_t row) {
+    const Tensor all = codes ? codes->view() : wide.view();
+    std::memset(all.row<char>(row), 0xff, all.row_bytes());
+  }
+
+  Matrix wide;
+  std::optional<Matrix> codes;
+
+ private:
+  // Rounds the numbers to what the codes say.
+  static void encode(float* x, int8_t* out, int head_dim) {
+    float most = 0;
+    for (int i = 0; i < head_dim; ++i) most = std::max(most, std::abs(x[i]));
+    const float scale = most / 127;
+    for (int i = 0; i < head_dim; ++i) {
+      out[i] = static_cast<int8_t>(std::lrint(x[i] / scale));
+      x[i] = static_cast<float>(out[i]) * scale;
+    }
+    std::memcpy(out + head_dim, &scale, sizeof(scale));
+  }
+};
+
 // Sequences in one cache and batch, run through the verbs.
 class Pass {
  public:
   Pass(std::shared_ptr<Backend> backend, const Shape& shape, std::vector<Sequence> sequences)
+      : Pass(backend, backend->compute_dtype(), shape, std::move(sequences)) {}
+  Pass(std::shared_ptr<Backend> backend, DType cache, const Shape& shape,
+       std::vector<Sequence> sequences)
       : shape_(shape), sequences_(std::move(sequences)), backend_(std::move(backend)) {
-    const DType dtype = backend_->compute_dtype();
     int rows = 0;
     for (const Sequence& s : sequences_) {
       const auto total = static_cast<int64_t>(s.committed + s.fresh());
       histories_.push_back(
           {random_matrix(DType::f32, total, int64_t{shape.heads} * shape.head_dim, s.seed),
-           random_matrix(dtype, total, kv_cols(), s.seed + 1),
-           random_matrix(dtype, total, kv_cols(), s.seed + 2)});
-      for (int64_t c = 0; s.poisoned >= 0 && c < kv_cols(); ++c) {
-        histories_.back().values.set(s.committed + s.poisoned, c, NAN);
-      }
+           Rows(random_matrix(wide(cache), total, kv_cols(), s.seed + 1), cache, shape.head_dim),
+           Rows(random_matrix(wide(cache), total, kv_cols(), s.seed + 2), cache, shape.head_dim)});
+      if (s.poisoned >= 0) histories_.back().values.poison(s.committed + s.poisoned);
       rows += s.fresh();
     }
-    make_cache(dtype);
+    make_cache(cache);
     make_batch(rows);
-    attend(dtype, rows);
+    attend(rows);
   }
 
   const Matrix& out() const { return *out_; }
@@ -100,8 +138,8 @@ class Pass {
     for (int at : rows) {
       double score = 0;
       for (int i = 0; i < shape_.head_dim; ++i) {
-        score +=
-            h.q.at(s.committed + row, int64_t{head} * shape_.head_dim + i) * h.keys.at(at, col + i);
+        score += h.q.at(s.committed + row, int64_t{head} * shape_.head_dim + i) *
+                 h.keys.wide.at(at, col + i);
       }
       scores.push_back(score * kScale);
     }
@@ -111,7 +149,7 @@ class Pass {
     std::vector<double> out(static_cast<size_t>(shape_.head_dim));
     for (size_t j = 0; j < rows.size(); ++j) {
       for (size_t d = 0; d < out.size(); ++d) {
-        out[d] += scores[j] / total * h.values.at(rows[j], col + static_cast<int64_t>(d));
+        out[d] += scores[j] / total * h.values.wide.at(rows[j], col + static_cast<int64_t>(d));
       }
     }
     return out;
@@ -120,8 +158,12 @@ class Pass {
  private:
   static constexpr double kScale = 0.125;
   struct History {
-    Matrix q, keys, values;
+    Matrix q;
+    Rows keys, values;
   };
+
+  // What the definition reads: codes times their scales.
+  static DType wide(DType cache) { return cache == DType::i8 ? DType::f32 : cache; }
 
   int64_t kv_cols() const { return int64_t{shape_.kv_heads} * shape_.head_dim; }
 
@@ -155,11 +197,12 @@ class Pass {
   void commit(size_t i) {
     const int count = sequences_[i].committed;
     if (count == 0) return;
-    Matrix keys(cache_.dtype, 2 * count, kv_cols()), values(cache_.dtype, 2 * count, kv_cols());
+    Matrix keys(cache_.dtype, 2 * count, cache_.row_cols());
+    Matrix values(cache_.dtype, 2 * count, cache_.row_cols());
     std::vector<CommitRow> rows;
     for (int p = 0; p < count; ++p) {
-      keys.copy_row(count + p, histories_[i].keys, p);
-      values.copy_row(count + p, histories_[i].values, p);
+      keys.copy_row(count + p, histories_[i].keys.rows(), p);
+      values.copy_row(count + p, histories_[i].values.rows(), p);
       rows.push_back({p, pages_[i][static_cast<size_t>(p / kPageSize)], p});
     }
     const Resident all_keys(*backend_, keys), all_values(*backend_, values);
@@ -181,15 +224,17 @@ class Pass {
     }
   }
 
-  void attend(DType dtype, int rows) {
+  void attend(int rows) {
+    const DType dtype = backend_->compute_dtype();
     Matrix q(DType::f32, rows, int64_t{shape_.heads} * shape_.head_dim);
-    Matrix keys(dtype, rows, kv_cols()), values(dtype, rows, kv_cols());
+    Matrix keys(cache_.dtype, rows, cache_.row_cols());
+    Matrix values(cache_.dtype, rows, cache_.row_cols());
     for (size_t i = 0; i < sequences_.size(); ++i) {
       for (int r = 0; r < sequences_[i].fresh(); ++r) {
         const int to = batch_.sequences[i].first_row + r, from = sequences_[i].committed + r;
         q.copy_row(to, histories_[i].q, from);
-        keys.copy_row(to, histories_[i].keys, from);
-        values.copy_row(to, histories_[i].values, from);
+        keys.copy_row(to, histories_[i].keys.rows(), from);
+        values.copy_row(to, histories_[i].values.rows(), from);
       }
     }
     const Resident queries(*backend_, q), fresh_keys(*backend_, keys),

@@ -14,7 +14,7 @@ using Ids = std::vector<int32_t>;
 TEST(Draft, lays_trees_and_prompt_chunks_out_as_one_ragged_batch) {
   testing::TinyModel tiny;
   const Model model = tiny.load();
-  KvCache cache(*model.impl()->backend, model.config(), 2, 4, 128);
+  KvCache cache(*model.impl()->backend, model.config(), DType::bf16, 2, 4, 128);
   const Tree tree({{0}, {1}, {0, 1}});
   Sequence decoding, prompting;
   decoding.slot = 0;

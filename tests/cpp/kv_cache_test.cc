@@ -17,11 +17,12 @@ constexpr int kPositions = 192;
 /// One sequence on the real model, driven row by row.
 class Driver {
  public:
-  explicit Driver(const Model& model)
+  Driver(const Model& model, DType dtype)
       : impl_(*model.impl()),
         rope_(*model.impl()->backend, model.config(), kPositions),
-        workspace_(*impl_.backend, model.config(), 128, 128),
-        cache_(*impl_.backend, model.config(), 1, KvCache::pages_for(kPositions), kPositions) {
+        workspace_(*impl_.backend, model.config(), dtype, 128, 128),
+        cache_(*impl_.backend, model.config(), dtype, 1, KvCache::pages_for(kPositions),
+               kPositions) {
     cache_.reserve(0, kPositions);
   }
 
@@ -79,13 +80,24 @@ void expect_same_content(const KvCache& a, const KvCache& b) {
       for (int position = 0; position < a.committed(0); ++position) {
         const int page_a = a.pages(0)[position / kPageSize];
         const int page_b = b.pages(0)[position / kPageSize];
+        const auto expect_same = [&](const void* x, const void* y, int element, int bytes) {
+          ASSERT_EQ(std::memcmp(static_cast<const char*>(x) + element * bytes,
+                                static_cast<const char*>(y) + element * bytes, bytes),
+                    0);
+        };
+        const void *keys_a = la.key_tile(layer, page_a, head),
+                   *keys_b = lb.key_tile(layer, page_b, head);
+        const void *values_a = la.value_tile(layer, page_a, head),
+                   *values_b = lb.value_tile(layer, page_b, head);
+        const int slot = position % kPageSize, bytes = static_cast<int>(block_bytes(la.dtype));
         for (int i = 0; i < la.head_dim; ++i) {
-          const int key = i * kPageSize + position % kPageSize;
-          const int value = position % kPageSize * la.head_dim + i;
-          ASSERT_EQ(la.key_tile<bf16>(layer, page_a, head)[key].bits,
-                    lb.key_tile<bf16>(layer, page_b, head)[key].bits);
-          ASSERT_EQ(la.value_tile<bf16>(layer, page_a, head)[value].bits,
-                    lb.value_tile<bf16>(layer, page_b, head)[value].bits);
+          expect_same(keys_a, keys_b, i * kPageSize + slot, bytes);
+          expect_same(values_a, values_b, slot * la.head_dim + i, bytes);
+        }
+        if (la.dtype == DType::i8) {
+          const int scale = la.head_dim * kPageSize / static_cast<int>(sizeof(float)) + slot;
+          expect_same(keys_a, keys_b, scale, sizeof(float));
+          expect_same(values_a, values_b, scale, sizeof(float));
         }
       }
     }
@@ -93,14 +105,15 @@ void expect_same_content(const KvCache& a, const KvCache& b) {
 }
 
 // The tree: root 5; children 9, 6; under 6: 7, 8; under 7: 11. The path 5, 6, 7 is kept.
-class TreeStep : public ::testing::TestWithParam<int> {};
+class TreeStep : public ::testing::TestWithParam<std::tuple<int, DType>> {};
 
 TEST_P(TreeStep, leaves_the_cache_and_logits_of_plain_decoding) {
   testing::TinyModel tiny;
   const Model model = tiny.load();
   std::mt19937 random(4);
-  const auto prompt = testing::random_prompt(random, GetParam(), 101);
-  Driver plain(model), tree(model);
+  const auto [size, dtype] = GetParam();
+  const auto prompt = testing::random_prompt(random, size, 101);
+  Driver plain(model, dtype), tree(model, dtype);
   plain.prompt(prompt);
   tree.prompt(prompt);
 
@@ -112,12 +125,14 @@ TEST_P(TreeStep, leaves_the_cache_and_logits_of_plain_decoding) {
   EXPECT_EQ(plain.step({11}, {-1}, {0})[0], at[5]);
 }
 
-INSTANTIATE_TEST_SUITE_P(page_borders, TreeStep, ::testing::Values(1, 17, 61, 62, 63, 64, 65, 127));
+INSTANTIATE_TEST_SUITE_P(page_borders, TreeStep,
+                         ::testing::Combine(::testing::Values(1, 17, 61, 62, 63, 64, 65, 127),
+                                            ::testing::Values(DType::bf16, DType::i8)));
 
 TEST(KvCache, gives_pages_out_and_takes_them_back) {
   testing::TinyModel tiny;
   const Model model = tiny.load();
-  KvCache cache(*model.impl()->backend, model.config(), 2, 3, 256);
+  KvCache cache(*model.impl()->backend, model.config(), DType::bf16, 2, 3, 256);
   EXPECT_TRUE(cache.reserve(0, 65));
   EXPECT_EQ(cache.free_pages(), 1);
   EXPECT_FALSE(cache.reserve(1, 65));

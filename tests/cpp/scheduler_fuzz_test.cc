@@ -58,7 +58,8 @@ class Fuzzer {
     if (options.adaptive) options.step_seconds = {1, 1, 1.1f, 1.2f, 1.5f, 2, 3};
     const int least = options.max_num_seqs * (options.adaptive ? 1 : tree.size());
     options.max_num_batched_tokens = least + pick(0, 60);
-    const size_t page = KvCache::page_bytes(*model_.impl()->backend, model_.config());
+    const size_t page =
+        KvCache::page_bytes(model_.config(), model_.impl()->backend->compute_dtype());
     options.kv_cache_memory = page * pick(4, 12);
     options.enable_prefix_caching = pick(0, 3) > 0;
     return options;

@@ -25,7 +25,7 @@ SamplingParams sampled(int seed, int max_tokens = 40) {
 }
 
 size_t bytes_of(const Model& model, int pages) {
-  return pages * KvCache::page_bytes(*model.impl()->backend, model.config());
+  return pages * KvCache::page_bytes(model.config(), model.impl()->backend->compute_dtype());
 }
 
 Ids alone(const Model& model, const Ids& prompt, const SamplingParams& params) {

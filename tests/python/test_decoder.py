@@ -175,6 +175,8 @@ def test_stop_tokens_out_of_range(plain: Decoder) -> None:
         ({"device": "cuda:x"}, InvalidArgument, "'cuda:N', found 'cuda:x'"),
         ({"dtype": "float16"}, InvalidArgument, "CUDA only"),
         ({"dtype": "int3"}, InvalidArgument, "dtype"),
+        ({"kv_cache_dtype": "fp8"}, InvalidArgument, "'auto' or 'int8', found 'fp8'"),
+        ({"kv_cache_dtype": "int8", "dtype": "float32"}, InvalidArgument, "needs dtype"),
         ({"max_num_seqs": 0}, InvalidArgument, "max_num_seqs"),
         ({"num_threads": -1}, InvalidArgument, "num_threads"),
         ({"max_model_len": 2.5}, InvalidArgument, "max_model_len"),

@@ -38,6 +38,24 @@ def test_random_heads(
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_cache_of_codes(
+    model: Path, heads: Path, plain: Decoder, params: dict[str, object]
+) -> None:
+    """Long enough to cross pages, which sequences share, in chunks of any size."""
+    limits = {"kv_cache_dtype": "int8", "max_num_batched_tokens": 100}
+    codes, medusa = Decoder(model, **limits), Decoder(model, heads, **limits)
+    prompts = ["together " * 30 + prompt for prompt in PROMPTS]
+    expected = [tokens(codes, [prompt], **params)[0] for prompt in prompts]
+    assert tokens(medusa, prompts, **params) == expected
+    assert codes.info()["limits"]["kv_cache_dtype"] == "int8"
+    shares = [
+        decoder.info()["memory"]["kv_cache"] / decoder.info()["limits"]["kv_cache_pages"]
+        for decoder in (codes, plain)
+    ]
+    assert shares[0] < 0.7 * shares[1]
+
+
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("kind", ["medusa", "grounded"])
 def test_company_does_not_matter(
     plain: Decoder, kind: str, params: dict[str, object], request: pytest.FixtureRequest

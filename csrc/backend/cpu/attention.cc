@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "backend/cpu/segments.h"
+
 namespace medusa::cpu {
 namespace {
 
@@ -34,12 +36,13 @@ struct ThreadScratch {
         carver.take<float>(count(std::max(kScoreFloats, kMaxQueryBlock * score_stride(positions))));
     scaled = carver.take<float>(count(kMostQueries * head_dim));
     sums = carver.take<float>(count(kMostQueries * head_dim));
+    value_scales = carver.take<float>(count(score_stride(positions)));
     fresh_tiles = carver.take<float>(count(padded * head_dim));
     fresh_scores = carver.take<float>(count(kMaxQueryBlock * padded));
     path = carver.take<int32_t>(count(padded));
     bytes = carver.used();
   }
-  float *scores, *scaled, *sums, *fresh_tiles, *fresh_scores;
+  float *scores, *scaled, *sums, *value_scales, *fresh_tiles, *fresh_scores;
   int32_t* path;
   size_t bytes;
 };
@@ -50,7 +53,6 @@ const T* at(const Tensor& t, int64_t row, int64_t col) {
 }
 
 // What the pieces of one sequence have in common, for key/value head 0.
-template <class C>
 AttentionArgs sequence_args(const AttentionInputs& in, const RowBatch& batch,
                             const SequenceRows& sequence, const ThreadScratch& scratch) {
   const KvLayout& cache = *in.cache;
@@ -74,33 +76,35 @@ AttentionArgs sequence_args(const AttentionInputs& in, const RowBatch& batch,
   a.scores = scratch.scores;
   a.scaled = scratch.scaled;
   a.sums = scratch.sums;
+  a.value_scales = scratch.value_scales;
   a.fresh_tiles = scratch.fresh_tiles;
   a.fresh_scores = scratch.fresh_scores;
   a.path = scratch.path;
   return a;
 }
 
-template <class C>
+// C, Out: the types of the cache and of the rows.
+template <class C, class Out>
 void place_head(AttentionArgs& a, Tensor out, const AttentionInputs& in, int head) {
-  const int64_t kv_col = head * a.head_dim, q_col = kv_col * a.group;
+  const int64_t kv_col = head * in.cache->head_cols(), q_col = head * a.group * a.head_dim;
   a.q = at<float>(in.q, a.first_row, q_col);
-  a.out = out.row<C>(a.first_row) + q_col;
+  a.out = out.row<Out>(a.first_row) + q_col;
   a.fresh_keys = at<C>(in.keys, a.first_row, kv_col);
   a.fresh_values = at<C>(in.values, a.first_row, kv_col);
-  a.key_tiles = in.cache->key_tile<C>(in.layer, 0, head);
-  a.value_tiles = in.cache->value_tile<C>(in.layer, 0, head);
+  a.key_tiles = in.cache->key_tile(in.layer, 0, head);
+  a.value_tiles = in.cache->value_tile(in.layer, 0, head);
 }
 
 // Queries first .. last - 1 of a sequence, counted head by head.
-template <class C>
+template <class C, class Out>
 void run_queries(const KernelTable& kernels, AttentionArgs a, Tensor out, const AttentionInputs& in,
                  int64_t per_head, int64_t first, int64_t last) {
   while (first < last) {
     const int64_t head = first / per_head, end = std::min(last, (head + 1) * per_head);
-    place_head<C>(a, out, in, static_cast<int>(head));
+    place_head<C, Out>(a, out, in, static_cast<int>(head));
     a.first_query = first - head * per_head;
     a.last_query = end - head * per_head;
-    kernels.attention[sizeof(C) == 4 ? kF32 : kBf16](a);
+    kernels.attention[cache_type(in.cache->dtype)](a);
     first = end;
   }
 }
@@ -114,7 +118,7 @@ int64_t work(const AttentionInputs& in, const SequenceRows& sequence) {
 }
 
 // The share of work first .. last - 1 of the batch.
-template <class C>
+template <class C, class Out>
 void run_share(const KernelTable& kernels, const ThreadScratch& scratch, Tensor out,
                const AttentionInputs& in, const RowBatch& batch, int64_t first, int64_t last) {
   int64_t done = 0;
@@ -127,14 +131,14 @@ void run_share(const KernelTable& kernels, const ThreadScratch& scratch, Tensor 
     const int64_t from = first <= done ? 0 : query_at(first);
     const int64_t to = last <= done ? 0 : query_at(last);
     if (from < to) {
-      run_queries<C>(kernels, sequence_args<C>(in, batch, sequence, scratch), out, in,
-                     sequence.num_rows * (in.num_heads / in.cache->num_kv_heads), from, to);
+      run_queries<C, Out>(kernels, sequence_args(in, batch, sequence, scratch), out, in,
+                          sequence.num_rows * (in.num_heads / in.cache->num_kv_heads), from, to);
     }
     done += work(in, sequence);
   }
 }
 
-template <class C>
+template <class C, class Out>
 void run_batch(const KernelTable& kernels, ThreadPool& pool, Scratch& scratch, Tensor out,
                const AttentionInputs& in, const RowBatch& batch) {
   const int64_t rows = batch.num_rows(), head_dim = in.cache->head_dim;
@@ -146,8 +150,8 @@ void run_batch(const KernelTable& kernels, ThreadPool& pool, Scratch& scratch, T
   for (const SequenceRows& sequence : batch.sequences) total += work(in, sequence);
   pool.parallel_for(total, kWorkPerThread, [&](int64_t first, int64_t last, int thread) {
     const Carver carver(memory + bytes * static_cast<size_t>(thread));
-    run_share<C>(kernels, ThreadScratch(carver, rows, positions, head_dim), out, in, batch, first,
-                 last);
+    run_share<C, Out>(kernels, ThreadScratch(carver, rows, positions, head_dim), out, in, batch,
+                      first, last);
   });
 }
 
@@ -155,10 +159,16 @@ void run_batch(const KernelTable& kernels, ThreadPool& pool, Scratch& scratch, T
 
 void tree_attention(const KernelTable& kernels, ThreadPool& pool, Scratch& scratch, Tensor out,
                     const AttentionInputs& in, const RowBatch& batch) {
-  if (in.cache->dtype == DType::f32) {
-    run_batch<float>(kernels, pool, scratch, out, in, batch);
-  } else {
-    run_batch<bf16>(kernels, pool, scratch, out, in, batch);
+  const auto run = [&]<class C, class Out>() {
+    run_batch<C, Out>(kernels, pool, scratch, out, in, batch);
+  };
+  switch (in.cache->dtype) {
+    case DType::f32:
+      return run.operator()<float, float>();
+    case DType::i8:
+      return run.operator()<int8_t, bf16>();
+    default:
+      return run.operator()<bf16, bf16>();
   }
 }
 

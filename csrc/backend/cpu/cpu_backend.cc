@@ -62,6 +62,9 @@ class CpuBackend final : public Backend {
   }
   int num_threads() const override { return pool_.num_threads(); }
   DType compute_dtype() const override { return compute_; }
+  bool supports_cache(DType dtype) const override {
+    return dtype == compute_ || (dtype == DType::i8 && compute_ == DType::bf16);
+  }
 
   Buffer allocate(size_t bytes) override { return page_buffer(bytes); }
   size_t default_cache_bytes() const override { return machine_memory() / 4; }
@@ -117,7 +120,7 @@ class CpuBackend final : public Backend {
         split.q_norm,      split.k_norm,          split.norm_eps,  rope.cos,
         rope.sin,          positions.data(),      split.num_heads, split.num_kv_heads,
         split.head_dim,    rope.interleaved};
-    const auto turn = kernels_.rope[element_type(split.keys.dtype)];
+    const auto turn = kernels_.rope[cache_type(split.keys.dtype)];
     pool_.parallel_for(qkv.rows, row_grain(qkv.cols),
                        [&](int64_t first, int64_t last, int) { turn(args, first, last); });
   }
@@ -256,15 +259,12 @@ class CpuBackend final : public Backend {
   void commit_layer(const KvLayout& cache, Tensor keys, Tensor values,
                     std::span<const CommitRow> rows, int layer) const {
     const int64_t first_row = keys.rows / cache.num_layers * layer;
-    const auto append = kernels_.commit[element_type(cache.dtype)];
+    const auto append = kernels_.commit[cache_type(cache.dtype)];
     for (const CommitRow& row : rows) {
-      const bool wide = cache.dtype == DType::f32;
-      void* key_tiles = wide ? static_cast<void*>(cache.key_tile<float>(layer, row.page, 0))
-                             : cache.key_tile<bf16>(layer, row.page, 0);
-      void* value_tiles = wide ? static_cast<void*>(cache.value_tile<float>(layer, row.page, 0))
-                               : cache.value_tile<bf16>(layer, row.page, 0);
-      append({keys.row<char>(first_row + row.row), values.row<char>(first_row + row.row), key_tiles,
-              value_tiles, row.position % kPageSize, cache.num_kv_heads, cache.head_dim});
+      const int64_t from = first_row + row.row;
+      append({keys.row<char>(from), values.row<char>(from), cache.key_tile(layer, row.page, 0),
+              cache.value_tile(layer, row.page, 0), row.position % kPageSize, cache.num_kv_heads,
+              cache.head_dim});
     }
   }
 

@@ -18,6 +18,8 @@ inline constexpr int kTile = 64;
 /// Index of per-type functions: types of rows, then of weights alone (block_layout.h).
 enum ElementType : int { kF32, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
 inline constexpr int kRowTypes = 2, kWeightTypes = 10;
+/// Types of the key/value cache: those of rows, then 8-bit codes beside bf16 rows.
+inline constexpr int kI8Cache = kRowTypes, kCacheTypes = kRowTypes + 1;
 
 /// 32 elements of a row, rounded to 8 bits: scale · codes[i].
 struct QuantizedGroup {
@@ -98,6 +100,7 @@ struct AttentionArgs {
   float* scores;         // (queries_per_block, score_stride)
   float* scaled;         // (queries_per_block, head_dim)
   float* sums;           // (queries_per_block, head_dim)
+  float* value_scales;   // (score_stride) of 8-bit values, by position
   void* fresh_tiles;     // ceil(rows / 64) key tiles
   float* fresh_scores;   // (kMaxQueryBlock, ceil(rows / 64) · 64)
   int32_t* path;         // (rows)
@@ -135,9 +138,9 @@ struct KernelTable {
   // groups first .. last - 1 of bf16 rows that lie one after another
   void (*quantize)(QuantizedGroup* out, const void* x, int64_t first, int64_t last);
   void (*rms_norm[kRowTypes])(const RmsNormArgs& args, int64_t first_row, int64_t last_row);
-  void (*rope[kRowTypes])(const RopeArgs& args, int64_t first_row, int64_t last_row);
-  void (*attention[kRowTypes])(const AttentionArgs& args);
-  void (*commit[kRowTypes])(const CommitArgs& args);
+  void (*rope[kCacheTypes])(const RopeArgs& args, int64_t first_row, int64_t last_row);
+  void (*attention[kCacheTypes])(const AttentionArgs& args);
+  void (*commit[kCacheTypes])(const CommitArgs& args);
   void (*top_k)(float* values, int32_t* ids, int64_t k, const float* logits, int64_t n);
   int32_t (*argmax)(const float* logits, int64_t n);
   // argmax of logits · inverse_temperature + noise

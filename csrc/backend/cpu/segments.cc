@@ -35,6 +35,8 @@ bool at_panels(const std::vector<WeightSegment>& segments) {
 
 }  // namespace
 
+int cache_type(DType dtype) { return dtype == DType::i8 ? kI8Cache : element_type(dtype); }
+
 ElementType element_type(DType dtype) {
   switch (dtype) {
     case DType::f32:

@@ -12,6 +12,9 @@ namespace medusa::cpu {
 /// Index into a kernel table; a type that weights are packed in.
 ElementType element_type(DType dtype);
 
+/// Likewise; a type of the key/value cache.
+int cache_type(DType dtype);
+
 /// Of a type that has a block_format().
 BlockLayout block_layout(DType dtype);
 

@@ -42,12 +42,6 @@ MEDUSA_INLINE void store(uint16_t* p, Vec a) {
   const HVec half = __builtin_convertvector(a == a ? rounded : set1_u(0x7fc0), HVec);
   __builtin_memcpy(p, &half, sizeof(half));
 }
-// Bytes, signed or not, as floats.
-template <class T>
-MEDUSA_INLINE Vec load_bytes(const void* p) {
-  typedef T Bytes __attribute__((vector_size(kWidth)));
-  return __builtin_convertvector(load_as<Bytes>(static_cast<const T*>(p)), Vec);
-}
 MEDUSA_INLINE float to_float(float a) { return a; }
 MEDUSA_INLINE float to_float(uint16_t a) {
   const uint32_t bits = uint32_t{a} << 16;
@@ -63,8 +57,19 @@ MEDUSA_INLINE IVec lanes() {
   return v;
 }
 
-// load_half: finite f16 numbers, widened. multiply_pairs: two products a lane, added.
+// load: bytes, signed or not, as floats (GCC 12 would convert them one by one); store: the low
+// bytes of integers. load_half: finite f16 numbers, widened. multiply_pairs: two products a lane,
+// added.
 #if defined(__AVX512F__)
+MEDUSA_INLINE Vec load(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_as<__m128i>(p)));
+}
+MEDUSA_INLINE Vec load(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_as<__m128i>(p)));
+}
+MEDUSA_INLINE void store(int8_t* p, IVec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)a));
+}
 MEDUSA_INLINE Vec load_half(const void* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }
@@ -82,6 +87,16 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
   low = (UVec)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
 }
 #elif defined(__AVX2__) && defined(__FMA__)
+MEDUSA_INLINE Vec load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(load_as<int64_t>(p))));
+}
+MEDUSA_INLINE Vec load(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load_as<int64_t>(p))));
+}
+MEDUSA_INLINE void store(int8_t* p, IVec a) {
+  const BVec bytes = __builtin_convertvector(__builtin_convertvector((UVec)a & 0xffff, HVec), BVec);
+  __builtin_memcpy(p, &bytes, sizeof(bytes));
+}
 MEDUSA_INLINE Vec load_half(const void* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
@@ -100,6 +115,20 @@ MEDUSA_INLINE void multiply(UVec a, uint32_t b, UVec& high, UVec& low) {
   low = (UVec)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
 }
 #else
+MEDUSA_INLINE Vec load(const int8_t* p) {
+  Vec v;
+  for (int i = 0; i < kWidth; ++i) v[i] = p[i];
+  return v;
+}
+MEDUSA_INLINE Vec load(const uint8_t* p) {
+  Vec v;
+  for (int i = 0; i < kWidth; ++i) v[i] = p[i];
+  return v;
+}
+MEDUSA_INLINE void store(int8_t* p, IVec a) {
+  const BVec bytes = __builtin_convertvector(a, BVec);
+  __builtin_memcpy(p, &bytes, sizeof(bytes));
+}
 MEDUSA_INLINE Vec load_half(const void* p) {
   const UVec half = __builtin_convertvector(load_as<HVec>(static_cast<const uint16_t*>(p)), UVec);
   const UVec bits = (half & 0x7fffu) << 13;

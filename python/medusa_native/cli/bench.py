@@ -48,6 +48,7 @@ def bench(
     dtype: opt.DType = "auto",
     threads: opt.Threads = None,
     max_model_len: opt.MaxModelLen = None,
+    kv_cache_dtype: opt.KvCacheDType = "auto",
     seed: opt.Seed = None,
     json: opt.Json = False,
 ) -> None:
@@ -75,6 +76,7 @@ def bench(
         num_threads=threads or 0,
         max_num_seqs=1 if mode is Mode.latency else max_num_seqs,
         max_model_len=max_model_len or 0,
+        kv_cache_dtype=kv_cache_dtype,
     )
     count = num_prompts or (8 if mode is Mode.latency else 64)
     if input_len is not None:

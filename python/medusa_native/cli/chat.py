@@ -38,6 +38,7 @@ def chat(
     dtype: opt.DType = "auto",
     threads: opt.Threads = None,
     max_model_len: opt.MaxModelLen = None,
+    kv_cache_dtype: opt.KvCacheDType = "auto",
     json: opt.Json = False,
 ) -> None:
     """Talk with a model, turn after turn. Lines may also come from a pipe.
@@ -65,6 +66,7 @@ def chat(
         dtype=dtype,
         num_threads=threads,
         max_model_len=max_model_len,
+        kv_cache_dtype=kv_cache_dtype,
     )
     start = [] if system is None else [{"role": "system", "content": system}]
     _converse(decoder, start, params, json)

@@ -47,6 +47,7 @@ def generate(
     dtype: opt.DType = "auto",
     threads: opt.Threads = None,
     max_model_len: opt.MaxModelLen = None,
+    kv_cache_dtype: opt.KvCacheDType = "auto",
     json: opt.Json = False,
 ) -> None:
     """Complete prompts.
@@ -86,6 +87,7 @@ def generate(
         dtype=dtype,
         num_threads=threads,
         max_model_len=max_model_len,
+        kv_cache_dtype=kv_cache_dtype,
     )
     if len(prompts) == 1 and n == 1 and not json:
         _stream(decoder, prompts[0], chat, params)

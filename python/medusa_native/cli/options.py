@@ -50,6 +50,9 @@ DType = Annotated[str, typer.Option(help='"auto", "bfloat16" or "float32".')]
 TrainDType = Annotated[str, typer.Option("--dtype", help='"bfloat16" or "float32".')]
 Threads = Annotated[int | None, typer.Option(help="Default: one a processor.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")]
+KvCacheDType = Annotated[
+    str, typer.Option("--kv-cache-dtype", help='"auto", or "int8": half the bytes (CPU).')
+]
 Choices = Annotated[str, typer.Option(help='Tree: "auto", "chain", a stock name or a JSON file.')]
 DraftTokens = Annotated[int | None, typer.Option(help="Most nodes of the tree.")]
 Acceptance = Annotated[
