@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_adapter import save_adapter
 from tiny_model import save_model
 from typer.testing import CliRunner, Result
 
 from medusa_native import Decoder, SamplingParams
 from medusa_native.cli import app
 
-COMMANDS = ["generate", "chat", "distill", "train", "tune", "bench", "inspect", "convert", "demo"]
+COMMANDS = [
+    *("generate", "chat", "distill", "train", "tune", "bench", "inspect", "convert", "demo"),
+    *("merge", "recipes"),
+]
 
 
 def run(*arguments: object, stdin: str | None = None) -> Result:
@@ -48,6 +52,18 @@ def test_generate_streams_one_prompt(model: Path, heads: Path, plain: Decoder) -
     assert result.stdout == expected + "\n"
     assert "12 tokens" in result.stderr
     assert "tokens a step" in result.stderr
+
+
+def test_generate_with_an_adapter(model: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", model)
+    result = run("generate", "-m", model, "--adapter", adapter, "-p", "hello", "-n", 8)
+    assert result.exit_code == 0
+    params = SamplingParams(max_tokens=8)
+    expected = Decoder(model, adapter=adapter).generate("hello", params)[0].outputs[0].text
+    assert result.stdout == expected + "\n"
+    missing = run("generate", "-m", model, "--adapter", tmp_path / "none", "-p", "hello")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "none: no such file or folder" in " ".join(missing.stderr.split())
 
 
 def test_generate_json(model: Path) -> None:

@@ -25,6 +25,7 @@ def bench(
     model: opt.Model,
     mode: Annotated[Mode, typer.Argument(help="One request at a time, or many.")] = Mode.latency,
     heads: opt.Heads = None,
+    adapter: opt.Adapter = None,
     prompts: Annotated[
         str | None, typer.Option(help="JSON Lines with `prompt` or `messages`; default: built in.")
     ] = None,
@@ -72,6 +73,7 @@ def bench(
         synthetic_acceptance_length=synthetic_acceptance_length,
         num_heads=num_heads,
         draft_vocab=draft_vocab,
+        adapter=adapter,
         dtype=dtype,
         num_threads=threads or 0,
         max_num_seqs=1 if mode is Mode.latency else max_num_seqs,

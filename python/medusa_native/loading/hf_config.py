@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medusa_native.errors import ModelFormatError
+from medusa_native.loading.gguf_metadata import rope_factors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +16,13 @@ if TYPE_CHECKING:
     from medusa_native.loading.tensors import Checkpoint
 
 _CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+# config.json of Llama 3.1 (factor 8) and 3.2 (factor 32)
+_LLAMA3_FACTORS = (8.0, 32.0)
+_LLAMA3 = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -40,7 +50,7 @@ def hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
     kind = config["architecture"]
     biased = any(name.endswith("q_proj.bias") for name in checkpoint.tensors)
     problem = None
-    if config["rope_freq_factors"]:
+    if config["rope_freq_factors"] and _llama3(config) is None:
         problem = "rope_freqs.weight, factors of rotation without the rule that made them"
     elif kind == "llama" and biased:
         problem = "biases of q, k and v, which no llama has"
@@ -62,7 +72,22 @@ def hf_config(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def _llama3(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the rule that made the factors of rotation, if it is one of the published."""
+    for factor in _LLAMA3_FACTORS:
+        rule = _LLAMA3 | {"factor": factor}
+        guess = {f"rope_{key}": value for key, value in rule.items()}
+        made = rope_factors(
+            config | guess | {"rope_scaling_type": "llama3", "rope_freq_factors": []}
+        )
+        if made is not None and np.allclose(made, config["rope_freq_factors"], rtol=1e-5, atol=0):
+            return rule
+    return None
+
+
 def _scaling(config: dict[str, Any]) -> dict[str, Any] | None:
+    if config["rope_freq_factors"]:
+        return {"rope_type": "llama3"} | (_llama3(config) or {})
     if config["rope_scaling_type"] == "none":
         return None
     return {"rope_type": config["rope_scaling_type"], "factor": config["rope_factor"]}

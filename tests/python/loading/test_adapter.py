@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tiny_adapter import LINEAR, merged_by_hand, random_factors, save_adapter
 from tiny_model import CONFIG, random_heads, random_tensors, save_heads, save_model
 
@@ -248,3 +248,20 @@ def test_factors_in_16_bits(model: Path, tmp_path: Path, dtype: str) -> None:
     write_adapter(tmp_path / "b", widened, config)  # type: ignore[arg-type]
     assert np.array_equal(logits(model, tmp_path / "a"), logits(model, tmp_path / "b"))
     assert json.loads((tmp_path / "a" / "adapter_config.json").read_text())["r"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:.*LoRA:UserWarning")
+def test_heads_and_adapter_in_one_file(model: Path, heads: Path, tmp_path: Path) -> None:
+    """What Medusa-2 trained with PEFT leaves: heads as modules_to_save, beside LoRA."""
+    adapter = save_adapter(tmp_path / "adapter", model)
+    both = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in load_file(heads / "medusa_lm_head.safetensors").items():
+        both[f"base_model.model.medusa_head.{name}"] = tensor
+    expected = logits(model, adapter)
+    save_file(both, adapter / "adapter_model.safetensors")
+    assert np.array_equal(logits(model, adapter), expected)
+    decoder = Decoder(model, adapter, adapter=adapter)
+    assert decoder.info()["heads"]["num_heads"] == 3
+    params = SamplingParams(max_tokens=32, ignore_eos=True)
+    plain = Decoder(model, adapter=adapter).generate([TOKENS], params)
+    assert answers(decoder.generate([TOKENS], params)) == answers(plain)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from heads_layouts import full_bin, truth, v01_safetensors
 from local_hub import LocalHub, commit
+from tiny_adapter import save_adapter
 from tiny_model import save_heads, save_model
 
 from medusa_native.loading import load_heads
@@ -25,10 +26,10 @@ from medusa_native.errors import InvalidArgument
 from medusa_native.loading import load_heads
 from medusa_native.loading.hub import resolve
 
-def attempt(kind, name, heads=None):
+def attempt(kind, name, heads=None, adapter=None):
     try:
         if kind == "decode":
-            output = Decoder(name, heads).generate("hi", SamplingParams(max_tokens=4))
+            output = Decoder(name, heads, adapter=adapter).generate("hi", SamplingParams(max_tokens=4))
             return output[0].outputs[0].token_ids
         return load_heads(name).num_heads if kind == "heads" else str(resolve(name))
     except InvalidArgument as error:
@@ -38,7 +39,7 @@ print(json.dumps([attempt(*case) for case in json.loads(sys.argv[1])]))
 """
 
 
-def attempt(cache: Path, *cases: tuple[str, ...], **environment: str) -> list[Any]:
+def attempt(cache: Path, *cases: tuple[str | None, ...], **environment: str) -> list[Any]:
     """Run cases in a process of their own, for the client reads its settings when imported."""
     settings = {"HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
@@ -67,6 +68,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
             ("org/heads", "main"): heads,
             ("org/heads", "v0.1"): old,
             ("org/full", "main"): full,
+            ("org/adapter", "main"): save_adapter(root / "adapter", model),
         }
     )
     yield server
@@ -98,6 +100,16 @@ def test_a_model_and_its_heads_from_the_hub(hub: LocalHub, tmp_path: Path) -> No
     again = attempt(tmp_path, *cases, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="1")
     assert again == [plain, medusa, *counts]
     assert hub.fetched == []
+
+
+def test_an_adapter_from_the_hub(hub: LocalHub, tmp_path: Path) -> None:
+    cases = [("decode", "org/model"), ("decode", "org/model", None, "org/adapter")]
+    hub.fetched.clear()
+    plain, adapted = attempt(tmp_path, *cases, HF_ENDPOINT=hub.endpoint)
+    assert plain != adapted
+    assert sorted(hub.fetched)[:2] == ["adapter_config.json", "adapter_model.safetensors"]
+    again = attempt(tmp_path, *cases, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="1")
+    assert again == [plain, adapted]
 
 
 def test_what_the_hub_does_not_have(hub: LocalHub, tmp_path: Path) -> None:

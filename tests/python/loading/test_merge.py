@@ -212,6 +212,24 @@ def test_tokenizers_that_gguf_has_no_name_for(tmp_path: Path) -> None:
     merge_adapter(folder, adapter, tmp_path / "out")
 
 
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_the_rotation_of_llama_3_is_recognised(tmp_path: Path, factor: float) -> None:
+    """A folder's rule becomes factors in a GGUF file, and the rule again in a folder."""
+    rule = {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    model = save_model(tmp_path / "model", rope_theta=500000.0, rope_scaling=rule)
+    adapter = save_adapter(tmp_path / "adapter", model)
+    file = merge_adapter(model, adapter, tmp_path / "m.gguf", format="gguf", dtype="float32")
+    folder = merge_adapter(file, save_adapter(tmp_path / "b", file), tmp_path / "again")
+    assert json.loads((folder / "config.json").read_text())["rope_scaling"] == rule
+    require_near(logits(file), logits(model, adapter), 1e-5)
+
+
 def test_rotation_that_config_cannot_describe(gguf: Callable[..., Path], tmp_path: Path) -> None:
     model = gguf(extra={"rope_freqs.weight": (8,)})
     adapter = save_adapter(tmp_path / "adapter", model)
