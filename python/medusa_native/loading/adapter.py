@@ -152,12 +152,18 @@ def _sort(
                 f"{adapter.path}: tensor '{name}': LoRA of one of the model's linear layers "
                 "expected, found none of that name"
             )
-        if match["whole"]:
+        role, taken = match["factor"], factors.get(weight, {})
+        if role in taken or (role is None and weight in adapter.replaced):
+            raise ModelFormatError(
+                f"{adapter.path}: tensor '{name}': one name for {role or 'the whole'} of {weight} "
+                "expected, found two"
+            )
+        if role is None:
             require_shape(adapter.path, name, tensor, shapes[weight])
             adapter.replaced[weight] = tensor
         else:
             _require_target(adapter, name, module)
-            factors.setdefault(weight, {})[match["factor"]] = (name, tensor)
+            factors[weight] = taken | {role: (name, tensor)}
     return factors
 
 

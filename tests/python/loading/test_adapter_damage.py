@@ -172,6 +172,14 @@ def test_tensors(adapter: Path, model: Path, name: str, value: Any, message: str
         assert name in found
 
 
+def test_two_names_for_one_factor(adapter: Path, model: Path) -> None:
+    again = Q.replace("lora_A.weight", "lora_A.default.weight")
+    path = edit(adapter, **{again: np.ones((4, 128), np.float32)})
+    found = refusal(adapter, model)
+    assert str(path) in found
+    assert "one name for lora_A of model.layers.0.self_attn.q_proj.weight expected, found" in found
+
+
 def test_a_bias_that_the_model_does_not_have(adapter: Path, model: Path) -> None:
     from medusa_native import Decoder
 
