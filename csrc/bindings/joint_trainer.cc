@@ -132,33 +132,50 @@ void take(py::dict& left, const char* name, Enum& to,
   if (!chosen.empty()) to = choose(name, chosen, choices);
 }
 
+void require_empty(const py::dict& left) {
+  for (const auto& [name, value] : left) {
+    throw InvalidArgument(text("JointTrainer: unknown option ", name.cast<std::string>()));
+  }
+}
+
 void take_training(py::dict& left, TrainerOptions& t) {
   take(left, "version", t.version);
   take(left, "num_heads", t.num_heads);
   take(left, "num_layers", t.num_layers);
   take(left, "head_decay", t.head_decay);
-  take(left, "learning_rate", t.learning_rate);
   take(left, "beta1", t.beta1);
   take(left, "beta2", t.beta2);
   take(left, "epsilon", t.epsilon);
   take(left, "weight_decay", t.weight_decay);
   take(left, "max_grad_norm", t.max_grad_norm);
-  take(left, "warmup_steps", t.warmup_steps);
-  take(left, "total_steps", t.total_steps);
   take(left, "num_threads", t.num_threads);
   take(left, "seed", t.seed);
   take<ComputeType>(left, "compute_type", t.compute_type,
                     {{"bfloat16", ComputeType::bfloat16}, {"float32", ComputeType::float32}});
 }
 
+TrainStage stage_of(const py::dict& values) {
+  TrainStage s;
+  py::dict left(**values);
+  take(left, "steps", s.steps);
+  take(left, "heads_only", s.heads_only);
+  take(left, "learning_rate", s.learning_rate);
+  take(left, "warmup_steps", s.warmup_steps);
+  take<RateSchedule>(left, "schedule", s.schedule,
+                     {{"cosine", RateSchedule::cosine},
+                      {"linear", RateSchedule::linear},
+                      {"constant", RateSchedule::constant}});
+  require_empty(left);
+  return s;
+}
+
 JointTrainerOptions options_of(const py::kwargs& kwargs) {
   JointTrainerOptions o;
-  py::dict left(kwargs);
+  py::dict left(**kwargs);
   take_training(left, o.training);
   take(left, "heads_learning_rate_multiple", o.heads_learning_rate_multiple);
   take(left, "heads_coefficient", o.heads_coefficient);
   take(left, "heads_schedule_ratio", o.heads_schedule_ratio);
-  take(left, "heads_only_steps", o.heads_only_steps);
   take(left, "lora_rank", o.lora_rank);
   take(left, "lora_alpha", o.lora_alpha);
   take(left, "lora_dropout", o.lora_dropout);
@@ -171,9 +188,11 @@ JointTrainerOptions options_of(const py::kwargs& kwargs) {
   take<BackboneLoss>(
       left, "backbone_loss", o.backbone_loss,
       {{"divergence", BackboneLoss::divergence}, {"cross_entropy", BackboneLoss::cross_entropy}});
-  for (const auto& [name, value] : left) {
-    throw InvalidArgument(text("JointTrainer: unknown option ", name.cast<std::string>()));
-  }
+  std::vector<py::dict> stages;
+  take(left, "stages", stages);
+  if (!stages.empty()) o.stages.clear();
+  for (const py::dict& stage : stages) o.stages.push_back(stage_of(stage));
+  require_empty(left);
   return o;
 }
 
@@ -208,6 +227,13 @@ void register_report(py::module_& m) {
 void register_joint_trainer(py::module_& m) {
   register_report(m);
   using Batches = std::vector<PyBatch>;
+  m.def(
+      "joint_memory_estimate",
+      [](const ModelConfig& config, int64_t draft_vocab, bool grounded, const py::kwargs& kwargs) {
+        return JointTrainer::memory_estimate(config, options_of(kwargs), draft_vocab, grounded);
+      },
+      py::arg("config"), py::arg("draft_vocab"), py::arg("grounded"),
+      "Bytes that a JointTrainer of these options holds beside the model's tensors.");
   py::class_<Joint>(m, "JointTrainer", "Trains adapters of a backbone together with Medusa heads.")
       .def(py::init(&make), py::keep_alive<1, 3>(), py::arg("config"), py::arg("tensors"),
            py::arg("token_map") = std::vector<int32_t>{}, py::arg("grounded") = false)

@@ -8,6 +8,26 @@
 
 namespace medusa {
 
+namespace {
+
+bool all_heads_only(const JointTrainerOptions& o) {
+  return std::all_of(o.stages.begin(), o.stages.end(),
+                     [](const TrainStage& s) { return s.heads_only; });
+}
+
+void check_stages(const JointTrainerOptions& o) {
+  check(!o.stages.empty(), "stages must have at least one");
+  for (const TrainStage& s : o.stages) {
+    check(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps of a stage must be positive, found ",
+          s.steps);
+    check(s.learning_rate > 0, "learning_rate must be positive, found ", s.learning_rate);
+    check(s.warmup_steps >= 0 && s.warmup_steps < s.steps, "warmup_steps must be in [0, ", s.steps,
+          "), the stage's steps, found ", s.warmup_steps);
+  }
+}
+
+}  // namespace
+
 void check_options(const JointTrainerOptions& o) {
   const TrainerOptions& t = o.training;
   check(t.version == 1 || t.version == 2, "version must be 1 or 2, found ", t.version);
@@ -16,14 +36,9 @@ void check_options(const JointTrainerOptions& o) {
         t.num_layers);
   check(t.head_decay > 0 && t.head_decay <= 1, "head_decay must be in (0, 1], found ",
         t.head_decay);
-  check(t.learning_rate > 0, "learning_rate must be positive, found ", t.learning_rate);
   check(t.weight_decay >= 0, "weight_decay must not be negative, found ", t.weight_decay);
   check(t.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", t.max_grad_norm);
-  check(o.heads_only_steps >= 0 && o.heads_only_steps <= t.total_steps,
-        "heads_only_steps must be 0 to total_steps, ", t.total_steps, ", found ",
-        o.heads_only_steps);
-  check(t.warmup_steps >= 0 && t.warmup_steps < t.total_steps, "warmup_steps must be in [0, ",
-        t.total_steps, "), found ", t.warmup_steps);
+  check_stages(o);
   check(o.heads_learning_rate_multiple > 0, "heads_learning_rate_multiple must be positive, found ",
         o.heads_learning_rate_multiple);
   check(o.heads_coefficient >= 0, "heads_coefficient must not be negative, found ",
@@ -35,33 +50,53 @@ void check_options(const JointTrainerOptions& o) {
   check(o.lora_alpha > 0, "lora_alpha must be positive, found ", o.lora_alpha);
   check(o.lora_dropout >= 0 && o.lora_dropout < 1, "lora_dropout must be in [0, 1), found ",
         o.lora_dropout);
-  check(!o.target_modules.empty(), "target_modules must name at least one module");
+  check(!o.target_modules.empty() || all_heads_only(o),
+        "target_modules must name a module where a stage trains the backbone");
   check(o.max_rows >= 32 && o.max_rows <= 1 << 20, "max_rows must be 32 to ", 1 << 20, ", found ",
         o.max_rows);
 }
 
-float learning_rate(const JointTrainerOptions& options, int64_t step) {
-  const TrainerOptions& o = options.training;
-  const int64_t alone = options.heads_only_steps;
-  const bool first = step <= alone;
-  const int64_t at = first ? step : step - alone, total = first ? alone : o.total_steps - alone;
-  const int64_t warmup = std::min(o.warmup_steps, total - 1);
-  const double rate =
-      double{o.learning_rate} * (first ? double{options.heads_learning_rate_multiple} : 1.0);
-  if (at <= warmup) {
-    return static_cast<float>(rate * static_cast<double>(at) / static_cast<double>(warmup));
+StageStep locate(const JointTrainerOptions& options, int64_t step) {
+  size_t stage = 0;
+  for (; stage + 1 < options.stages.size() && step > options.stages[stage].steps; ++stage) {
+    step -= options.stages[stage].steps;
   }
-  const double progress = static_cast<double>(at - warmup) / static_cast<double>(total - warmup);
-  return static_cast<float>(rate * 0.5 *
-                            (1 + std::cos(std::numbers::pi * std::min(1.0, progress))));
+  return {stage, step};
+}
+
+int64_t total_steps(const JointTrainerOptions& options) {
+  int64_t total = 0;
+  for (const TrainStage& s : options.stages) total += s.steps;
+  return total;
+}
+
+float learning_rate(const JointTrainerOptions& options, int64_t step) {
+  const StageStep at = locate(options, step);
+  const TrainStage& stage = options.stages[at.stage];
+  const double rate = stage.learning_rate;
+  if (at.step <= stage.warmup_steps) {
+    return static_cast<float>(rate * static_cast<double>(at.step) /
+                              static_cast<double>(stage.warmup_steps));
+  }
+  const double progress = std::min(1.0, static_cast<double>(at.step - stage.warmup_steps) /
+                                            static_cast<double>(stage.steps - stage.warmup_steps));
+  switch (stage.schedule) {
+    case RateSchedule::cosine:
+      return static_cast<float>(rate * 0.5 * (1 + std::cos(std::numbers::pi * progress)));
+    case RateSchedule::linear:
+      return static_cast<float>(rate * (1 - progress));
+    case RateSchedule::constant:
+      break;
+  }
+  return static_cast<float>(rate);
 }
 
 double heads_weight(const JointTrainerOptions& o, int64_t step) {
-  const int64_t at = step - o.heads_only_steps;
-  if (at <= 0 || o.heads_schedule == HeadsSchedule::constant) return o.heads_coefficient;
-  const auto total = static_cast<double>(o.training.total_steps - o.heads_only_steps);
-  const double progress =
-      std::min(1.0, static_cast<double>(at) / (double{o.heads_schedule_ratio} * total));
+  if (o.heads_schedule == HeadsSchedule::constant) return o.heads_coefficient;
+  const StageStep at = locate(o, step);
+  const auto growing =
+      double{o.heads_schedule_ratio} * static_cast<double>(o.stages[at.stage].steps);
+  const double progress = std::min(1.0, static_cast<double>(at.step) / growing);
   const bool sine = o.heads_schedule == HeadsSchedule::sine;
   return o.heads_coefficient * (sine ? std::sin(std::numbers::pi / 2 * progress) : progress);
 }

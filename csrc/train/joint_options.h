@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "medusa/joint_trainer.h"
@@ -9,8 +10,15 @@ namespace medusa {
 /// Throws InvalidArgument naming the option that is out of range.
 void check_options(const JointTrainerOptions& options);
 
-/// Of the step-th step, from 1: warm-up and cosine, once while heads are alone, whose own rate it
-/// then is, and once for both.
+/// Which stage a step is in, and its place there, from 1.
+struct StageStep {
+  size_t stage;
+  int64_t step;
+};
+StageStep locate(const JointTrainerOptions& options, int64_t step);
+int64_t total_steps(const JointTrainerOptions& options);
+
+/// Of the step-th step, from 1.
 float learning_rate(const JointTrainerOptions& options, int64_t step);
 /// heads_coefficient times the schedule.
 double heads_weight(const JointTrainerOptions& options, int64_t step);

@@ -34,7 +34,16 @@ struct JointTrainer::Impl {
   LossScales scales(const std::vector<PaddedBatch>& batches, int64_t step, JointReport& report);
   void accumulate(const PaddedBatch& batch, size_t index, int64_t step, const LossScales& scales,
                   LossSums& sums);
-  bool heads_only(int64_t step) const { return step <= options.heads_only_steps; }
+  bool heads_only(int64_t step) const {
+    return options.stages[locate(options, step).stage].heads_only;
+  }
+  /// Adapters are zero until a stage trains them.
+  bool adapted(int64_t step) const {
+    const auto end = options.stages.begin() + static_cast<int64_t>(locate(options, step).stage);
+    return std::any_of(options.stages.begin(), end + 1,
+                       [](const TrainStage& s) { return !s.heads_only; });
+  }
+  void begin_stage();
   Tensor states(const Buffer& buffer, int64_t rows) const {
     return {buffer.data(), backend->compute_dtype(), rows, hidden};
   }
@@ -132,7 +141,7 @@ void JointTrainer::Impl::accumulate(const PaddedBatch& batch, size_t index, int6
   if (learns && options.backbone_loss == BackboneLoss::divergence) {
     backbone.forward(base, batch.tokens(), documents, {.adapter = false});
   }
-  PassOptions pass{.adapter = joint, .keep = joint};
+  PassOptions pass{.adapter = adapted(step), .keep = joint};
   pass.noise = {.probability = joint ? options.lora_dropout : 0,
                 .seed = options.training.seed,
                 .step = static_cast<uint32_t>(step),
@@ -144,6 +153,13 @@ void JointTrainer::Impl::accumulate(const PaddedBatch& batch, size_t index, int6
   std::memset(grad.data, 0, grad.bytes());
   losses.backward(joint ? grad : Tensor{}, own, base, batch, scales, noise, sums);
   if (joint) backbone.backward(grad, documents, pass);
+}
+
+void JointTrainer::Impl::begin_stage() {
+  for (const Parameter& p : all) {
+    std::fill(p.mean.begin(), p.mean.end(), 0.0f);
+    std::fill(p.square.begin(), p.square.end(), 0.0f);
+  }
 }
 
 JointTrainer::JointTrainer(const ModelConfig& config, const TensorMap& tensors,
@@ -195,19 +211,20 @@ JointReport JointTrainer::step(std::span<const TokenBatch> batches) {
   const TrainerOptions& o = impl_->options.training;
   const double limit = o.max_grad_norm;
   const double scale = limit > 0 ? std::min(1.0, limit / (report.grad_norm + 1e-6)) : 1.0;
+  const int64_t within = locate(impl_->options, report.step).step;
+  if (within == 1) impl_->begin_stage();
   AdamW update{.learning_rate = report.learning_rate,
                .beta1 = o.beta1,
                .beta2 = o.beta2,
                .epsilon = o.epsilon,
                .weight_decay = o.weight_decay,
                .grad_scale = static_cast<float>(scale),
-               .step = report.step - impl_->options.heads_only_steps};
+               .step = within};
   if (!impl_->heads_only(report.step)) {
     impl_->backbone.parameters().update(*impl_->backend, update);
     impl_->backbone.refresh();
-    update.learning_rate *= impl_->options.heads_learning_rate_multiple;
   }
-  update.step = report.step;
+  update.learning_rate *= impl_->options.heads_learning_rate_multiple;
   impl_->losses.heads().parameters().update(*impl_->backend, update);
   impl_->losses.refresh();
   impl_->steps = report.step;
@@ -247,8 +264,8 @@ void JointTrainer::refresh() {
 }
 int64_t JointTrainer::num_steps() const { return impl_->steps; }
 void JointTrainer::set_num_steps(int64_t steps) {
-  check(steps >= 0 && steps <= impl_->options.training.total_steps, "num_steps must be in [0, ",
-        impl_->options.training.total_steps, "], found ", steps);
+  const int64_t total = total_steps(impl_->options);
+  check(steps >= 0 && steps <= total, "num_steps must be in [0, ", total, "], found ", steps);
   impl_->steps = steps;
 }
 

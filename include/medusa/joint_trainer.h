@@ -13,29 +13,41 @@
 
 namespace medusa {
 
-/// How the heads' share of the loss grows with the steps t = 1 ... total.
+/// How the heads' share of the loss grows with the steps t = 1 ... of a stage.
 enum class HeadsSchedule : uint8_t { constant, linear, sine };
 
 /// What the backbone learns from. divergence: KL(teacher || student), the teacher being the same
 /// model with its adapter off (self-distillation); cross_entropy: the data's next tokens.
 enum class BackboneLoss : uint8_t { divergence, cross_entropy };
 
+/// After the warm-up, over what is left of a stage.
+enum class RateSchedule : uint8_t { cosine, linear, constant };
+
+/// Steps that are trained alike. Every stage begins with moments of zero.
+struct TrainStage {
+  int64_t steps = 1;
+  bool heads_only = false;
+  float learning_rate = 1e-3f;  // the adapter's at its peak
+  int64_t warmup_steps = 0;     // linear
+  RateSchedule schedule = RateSchedule::cosine;
+};
+
 /// Heads and backbone together (Medusa-2): loss = backbone's + heads_coefficient · schedule(t) ·
 /// sum over heads of head_decay^k · cross-entropy of head k.
 struct JointTrainerOptions {
-  /// Of heads, AdamW and the schedule; learning_rate is the adapter's.
+  /// Of heads and AdamW; rates, warm-up and steps are those of the stages.
   TrainerOptions training;
-  float heads_learning_rate_multiple = 4;  // of learning_rate
+  std::vector<TrainStage> stages = {{}};
+  float heads_learning_rate_multiple = 4;  // of the adapter's rate
   float heads_coefficient = 0.2f;
   HeadsSchedule heads_schedule = HeadsSchedule::constant;
-  float heads_schedule_ratio = 1;  // share of the joint steps over which it grows
+  float heads_schedule_ratio = 1;  // share of a stage's steps over which it grows
   BackboneLoss backbone_loss = BackboneLoss::divergence;
-  int64_t heads_only_steps = 0;  // at first, with a warm-up and cosine of their own
 
   int lora_rank = 32;
   float lora_alpha = 16;
   float lora_dropout = 0.05f;  // of adapters' inputs, in steps of 1/65536
-  /// Of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head.
+  /// Of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; none: no adapter.
   std::vector<std::string> target_modules = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
                                              "gate_proj", "up_proj", "down_proj", "lm_head"};
   int64_t max_rows = 1024;  // of one pass; activations of so many are held
@@ -58,7 +70,7 @@ struct JointReport {
   double backbone_loss = 0;  // mean over rows with an lm target; 0 while only heads are trained
   double heads_weight = 0;   // heads_coefficient · schedule(step)
   double grad_norm = 0;      // before clipping
-  float learning_rate = 0;   // the adapter's; the heads' while they alone are trained
+  float learning_rate = 0;   // the adapter's
   std::vector<double> head_loss;      // [head] mean cross-entropy
   std::vector<double> head_accuracy;  // [head] share of targets ranked first
 };

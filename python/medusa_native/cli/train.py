@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from medusa_native.cli import options as opt
 from medusa_native.cli.terminal import console, reports_errors, write_json
+from medusa_native.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from medusa_native.training import TrainReport
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 @reports_errors
 def train(
+    context: typer.Context,
     model: opt.Model,
     data: Annotated[str, typer.Option("--data", help="Answers, as `distill` writes them.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the heads.")],
@@ -41,15 +43,37 @@ def train(
     cache_dir: Annotated[
         str | None, typer.Option(help="Keeps the model's states for further runs.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="A TOML file or one of `recipes`; for heads and backbone together."),
+    ] = None,
+    weight_format: Annotated[
+        str, typer.Option(help="Recipes: as_stored, or widened, which is faster and larger.")
+    ] = "as_stored",
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away.")] = False,
     json: opt.Json = False,
 ) -> None:
-    """Train Medusa heads on a frozen model.
+    """Train Medusa heads on a frozen model, or by a recipe, perhaps with an adapter for the model.
 
     An interrupted run, called again, goes on from its last checkpoint and ends with the same bits.
 
     Example: medusa-native train -m demo --data answers.jsonl -o heads
     """
+    if recipe is not None:
+        _require_recipe_options(context)
+        _train_recipe(
+            json,
+            opt.resolve_model(model),
+            data,
+            output,
+            recipe,
+            dtype=dtype,
+            weight_format=weight_format,
+            max_tree_nodes=max_tree_nodes,
+            num_threads=threads,
+            restart=restart,
+        )
+        return
     from medusa_native.training import train as run
 
     report = run(
@@ -75,7 +99,41 @@ def train(
     if json:
         write_json(_facts(report))
     else:
-        _show(report)
+        _show(_facts(report))
+
+
+_WITH_RECIPE = {
+    "model", "data", "output", "recipe", "dtype", "weight_format", "max_tree_nodes", "threads",
+    "restart", "json",
+}  # fmt: skip
+
+
+def _require_recipe_options(context: typer.Context) -> None:
+    """Raise InvalidArgument for options whose values are the recipe's to say."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in _WITH_RECIPE and source is not None and source.name == "COMMANDLINE":
+            option = name.replace("_", "-")
+            raise InvalidArgument(f"--{option}: belongs into the recipe where --recipe is given")
+
+
+def _train_recipe(json: bool, *arguments: Any, **options: Any) -> None:
+    from medusa_native.training import train_recipe
+
+    report = train_recipe(*arguments, **options)
+    facts = {
+        "path": str(report.path),
+        "adapter": None if report.adapter is None else str(report.adapter),
+        "num_answers": report.num_answers,
+        "num_tokens": report.num_tokens,
+        "num_steps": report.num_steps,
+        "seconds": report.seconds,
+        "validation": report.validation.summary(),
+    }
+    if json:
+        write_json(facts)
+    else:
+        _show(facts)
 
 
 def _facts(report: TrainReport) -> dict[str, object]:
@@ -89,9 +147,9 @@ def _facts(report: TrainReport) -> dict[str, object]:
     }
 
 
-def _show(report: TrainReport) -> None:
+def _show(facts: dict[str, object]) -> None:
     table = Table(show_header=False, box=None)
-    for key, value in _facts(report).items():
+    for key, value in facts.items():
         for name, shown in value.items() if isinstance(value, dict) else [(key, value)]:
             table.add_row(name, str(shown))
     console.print(table)

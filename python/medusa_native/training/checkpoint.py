@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from medusa_native import _core
 
+    AnyTrainer = _core.Trainer | _core.JointTrainer
+
 _DIGEST_BYTES = 32
 _GROUPS = ("weights", "mean", "square")
 
@@ -44,14 +46,14 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save_checkpoint(path: Path, key: str, trainer: _core.Trainer, progress: Progress) -> None:
+def save_checkpoint(path: Path, key: str, trainer: AnyTrainer, progress: Progress) -> None:
     """Write weights, both moments and `progress`: a SHA-256, then a safetensors file.
 
     The file is flushed to disk and renamed over the last one, so a kill at any moment leaves a
     whole checkpoint.
     """
     tensors = {
-        f"{group}.{name}": array
+        f"{group}.{name}": np.ascontiguousarray(array)
         for group in _GROUPS
         for name, array in getattr(trainer, group)().items()
     }
@@ -61,7 +63,7 @@ def save_checkpoint(path: Path, key: str, trainer: _core.Trainer, progress: Prog
     replace_file(path, lambda file: (file.write(digest), file.write(body)))
 
 
-def load_checkpoint(path: Path, key: str, trainer: _core.Trainer) -> Progress | None:
+def load_checkpoint(path: Path, key: str, trainer: AnyTrainer) -> Progress | None:
     """Restore what `save_checkpoint` wrote; None where there is nothing.
 
     Raises
@@ -100,9 +102,7 @@ def _state(body: bytes) -> dict[str, Any]:
     return state
 
 
-def _restore(
-    path: Path, tensors: dict[str, npt.NDArray[np.float32]], trainer: _core.Trainer
-) -> None:
+def _restore(path: Path, tensors: dict[str, npt.NDArray[np.float32]], trainer: AnyTrainer) -> None:
     """Copy every tensor into the trainer, once all are known to fit."""
     targets = {
         f"{group}.{name}": array

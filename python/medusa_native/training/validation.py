@@ -91,18 +91,30 @@ def validate(
     so the figure is hardly flattered; measure on other prompts to be sure.
     """
     log_probs, ranks = trainer.evaluate(hidden, data.rows, data.targets, data.roots)
+    return summarise(log_probs, ranks, data.targets, data.exists, data.first_row, max_nodes)
+
+
+def summarise(
+    log_probs: npt.NDArray[np.float32],
+    ranks: npt.NDArray[np.int32],
+    targets: npt.NDArray[np.int32],
+    exists: npt.NDArray[np.bool_],
+    first_row: list[int],
+    max_nodes: int,
+) -> Validation:
+    """Return accuracies and the best tree from (rows, heads) of whole answers."""
     counts = count_paths(ranks)
     paths = best_paths(counts, max_nodes - 1)
     chain = [[0] * depth for depth in range(1, ranks.shape[1] + 1)]
     return Validation(
-        loss=_mean(-log_probs, data.targets >= 0),
+        loss=_mean(-log_probs, targets >= 0),
         top=np.transpose(
-            [_mean((ranks >= 0) & (ranks < n), data.exists) for n in range(1, TOP + 1)]
+            [_mean((ranks >= 0) & (ranks < n), exists) for n in range(1, TOP + 1)]
         ).tolist(),
         paths=paths,
         expected_tokens=expected_tokens(counts, paths, len(ranks)),
-        tokens_per_step=walk(ranks, data.first_row, paths),
-        chain_tokens_per_step=walk(ranks, data.first_row, chain),
+        tokens_per_step=walk(ranks, first_row, paths),
+        chain_tokens_per_step=walk(ranks, first_row, chain),
     )
 
 

@@ -108,6 +108,7 @@ class JointTwin:
         dtype: torch.dtype = torch.float64,
         tensors: dict[str, npt.NDArray[np.float32]] | None = None,
     ) -> None:
+        torch.set_num_threads(1)  # matrices are tiny
         base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         base = base.to(dtype)
         base.config._attn_implementation = "eager"

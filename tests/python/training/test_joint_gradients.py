@@ -51,7 +51,7 @@ def make_trainer(
     config = _core.ModelConfig(**checkpoint.config)
     tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
     options = {
-        "compute_type": "float32", "num_threads": 2, "total_steps": 100, "lora_rank": 8,
+        "compute_type": "float32", "num_threads": 2, "lora_rank": 8,
         "lora_alpha": 16, "lora_dropout": 0.0, "num_heads": 3, "max_rows": 96,
     } | options  # fmt: skip
     trainer = _core.JointTrainer(

@@ -1,0 +1,67 @@
+#include <algorithm>
+
+#include "medusa/joint_trainer.h"
+#include "train/backbone.h"
+
+namespace medusa {
+namespace {
+
+int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
+
+struct Sizes {
+  int64_t hidden, inner, q, kv, vocab, rows, chunk, c;  // c: bytes of the compute type
+};
+
+Sizes sizes_of(const ModelConfig& m, const JointTrainerOptions& o) {
+  const int64_t rows = padded(o.max_rows);
+  return {m.hidden_size,
+          m.intermediate_size,
+          int64_t{m.num_attention_heads} * m.head_dim,
+          int64_t{m.num_key_value_heads} * m.head_dim,
+          padded(m.vocab_size),
+          rows,
+          std::min<int64_t>(256, rows),
+          o.training.compute_type == ComputeType::float32 ? 4 : 2};
+}
+
+// Weights, gradients and moments in f32; two packed copies in C.
+int64_t adapters(const ModelConfig& m, const JointTrainerOptions& o, const Sizes& s) {
+  int64_t elements = 0;
+  for (const auto& [name, shape] : adapter_tensors(m, o)) elements += shape[0] * shape[1];
+  return elements * (16 + 2 * s.c);
+}
+
+// As HeadNetwork holds them.
+int64_t heads(const TrainerOptions& t, int64_t draft_vocab, int64_t input, const Sizes& s) {
+  constexpr int64_t kRows = 384;
+  const int64_t vocab = padded(draft_vocab), projections = t.version == 1 ? t.num_heads : 1;
+  const int64_t blocks = t.num_heads * (input + (t.num_layers - 1) * s.hidden) * s.hidden;
+  const int64_t trained = blocks + (t.version == 1 ? projections * draft_vocab * s.hidden : 0);
+  const int64_t packed = 2 * s.c * (blocks + projections * vocab * s.hidden);
+  const int64_t chunk = kRows * (vocab * (4 + s.c) + 2 * input * (s.c + 2) +
+                                 t.num_layers * s.hidden * (4 + s.c) + 8 * s.hidden);
+  const int64_t turned = t.version == 1 ? std::max(vocab, s.hidden) : s.hidden;
+  return 16 * trained + packed + chunk + kRows * turned * s.c + vocab * s.hidden * s.c;
+}
+
+// As Backbone holds them.
+int64_t activations(int64_t layers, const Sizes& s) {
+  const int64_t wide = std::max({s.hidden, s.inner, s.q});
+  const int64_t f32 = (layers + 2) * s.hidden + 3 * s.q + 5 * s.kv + 2 * s.inner + 2 * wide;
+  const int64_t narrow = 2 * (s.hidden + s.q + s.inner) + 4 * wide;
+  return s.rows * (4 * f32 + s.c * narrow + 12 * s.hidden);
+}
+
+}  // namespace
+
+size_t JointTrainer::memory_estimate(const ModelConfig& config, const JointTrainerOptions& options,
+                                     int64_t draft_vocab, bool grounded) {
+  const Sizes s = sizes_of(config, options);
+  const int64_t losses = s.chunk * (s.vocab * (8 + s.c) + s.hidden * (12 + 3 * s.c));
+  const int64_t input = grounded ? 2 * s.hidden : s.hidden;
+  return static_cast<size_t>(adapters(config, options, s) +
+                             heads(options.training, draft_vocab, input, s) +
+                             activations(config.num_hidden_layers, s) + losses);
+}
+
+}  // namespace medusa

@@ -1,0 +1,104 @@
+"""A recipe in the native trainer's words, and what it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medusa_native.errors import InvalidArgument, OutOfMemory
+
+if TYPE_CHECKING:
+    from medusa_native.loading import Checkpoint
+    from medusa_native.training.joint import JointSettings
+    from medusa_native.training.packing import Update
+    from medusa_native.training.recipe import Recipe, Stage
+
+
+def require_supported(recipe: Recipe) -> None:
+    """Raise InvalidArgument for what a recipe may say and the native trainer does not do."""
+    for number, stage in enumerate(recipe.stages):
+        if "backbone" in stage.trained:
+            raise InvalidArgument(
+                f"recipe: 'stages[{number}].trained' must be heads, alone or with lora: training "
+                f"all weights is not supported, found {list(stage.trained)}"
+            )
+
+
+def core_options(
+    recipe: Recipe, settings: JointSettings, updates: Sequence[Update], num_threads: int
+) -> dict[str, Any]:
+    """Return the options of `_core.JointTrainer`."""
+    heads, lora = recipe.heads, recipe.lora
+    options: dict[str, Any] = {
+        "version": heads.version,
+        "num_heads": heads.num_heads,
+        "num_layers": heads.num_layers,
+        "heads_learning_rate_multiple": heads.learning_rate_multiplier,
+        "head_decay": recipe.heads_decay,
+        # The trainer counts heads' powers of the decay from 0, recipes from 1.
+        "heads_coefficient": recipe.heads_coefficient * recipe.heads_decay,
+        "heads_schedule": recipe.heads_schedule.removesuffix("_r"),
+        "heads_schedule_ratio": recipe.heads_schedule_fraction,
+        "backbone_loss": "divergence" if recipe.self_distillation else "cross_entropy",
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "seed": recipe.seed,
+        "stages": [_stage(stage, i, updates) for i, stage in enumerate(recipe.stages)],
+        "target_modules": [] if lora is None else list(lora.targets),
+        "max_rows": max(32, recipe.sequence_length),
+        "compute_type": settings.dtype,
+        "num_threads": num_threads,
+    }
+    if lora is not None:
+        options |= {
+            "lora_rank": lora.rank,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": lora.dropout,
+        }
+    return options
+
+
+def _stage(stage: Stage, number: int, updates: Sequence[Update]) -> dict[str, Any]:
+    steps = sum(update.stage == number for update in updates)
+    warmup = stage.warmup_steps or int(steps * stage.warmup_ratio)
+    return {
+        "steps": steps,
+        "heads_only": "lora" not in stage.trained,
+        "learning_rate": stage.learning_rate,
+        "warmup_steps": min(warmup, steps - 1),
+        "schedule": stage.schedule,
+    }
+
+
+def require_memory(needed: int, widened: Checkpoint | None, dtype: str) -> None:
+    """Raise OutOfMemory unless the machine can hold the trainer, and weights that are widened."""
+    size = 4 if dtype == "float32" else 2
+    if widened is not None:
+        needed += sum(_elements(tensor.shape) for tensor in widened.tensors.values()) * size
+    free = available_memory()
+    if needed > free:
+        raise OutOfMemory(
+            f"training needs about {needed >> 20} MiB, and {free >> 20} MiB are available: use a "
+            "smaller sequence_length, rank or draft_vocab, or weights as they are stored"
+        )
+
+
+def _elements(shape: Sequence[int]) -> int:
+    count = 1
+    for extent in shape:
+        count *= extent
+    return count
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping."""
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
