@@ -121,7 +121,7 @@ def _train_recipe(json: bool, *arguments: Any, **options: Any) -> None:
     from medusa_native.training import train_recipe
 
     report = train_recipe(*arguments, **options)
-    facts = {
+    facts: dict[str, object] = {
         "path": str(report.path),
         "adapter": None if report.adapter is None else str(report.adapter),
         "num_answers": report.num_answers,

@@ -10,6 +10,7 @@ from medusa_native.loading import HeadsCheckpoint, HostTensor
 from medusa_native.loading.adapter_config import AdapterConfig
 from medusa_native.loading.adapter_writer import write_adapter
 from medusa_native.loading.casting import to_bf16
+from medusa_native.loading.heads import Layer
 from medusa_native.loading.rotary_rows import stored_rows
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def heads_of(
         return to_bf16(np.ascontiguousarray(weights[name]))
 
     heads, layers = range(settings.num_heads), range(settings.num_layers)
-    residual = [
+    residual: list[list[Layer]] = [
         [(tensor(f"{h}.{i}.linear.weight"), tensor(f"{h}.{i}.linear.bias")) for i in layers]
         for h in heads
     ]

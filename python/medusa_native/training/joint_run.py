@@ -6,8 +6,6 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from medusa_native import _core
 from medusa_native.engine import as_core
 from medusa_native.heads import fingerprint
@@ -16,7 +14,14 @@ from medusa_native.training import dataset as rows
 from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from medusa_native.training.joint_options import core_options, require_memory, require_supported
 from medusa_native.training.joint_validation import JointValidation, validate
-from medusa_native.training.packing import draft_ids_of, num_rows, plan_updates, token_batch
+from medusa_native.training.packing import (
+    count_tokens,
+    documents_of,
+    draft_ids_of,
+    num_rows,
+    plan_updates,
+    token_batch,
+)
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers
 from medusa_native.training.settings import digest, file_digest
@@ -25,6 +30,7 @@ from medusa_native.training.training_log import TrainingLog
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
 
     from medusa_native.loading import Checkpoint
@@ -50,13 +56,12 @@ class JointRun:
         config = backbone.config
         self._vocab = int(config["vocab_size"])
         longest = min(config["max_position_embeddings"], recipe.sequence_length)
-        kept = rows.make_dataset(read_answers(data, self._vocab), longest)
-        self._answers = kept.answers
+        self._answers = documents_of(read_answers(data, self._vocab), longest)
         fraction = settings.validation_fraction
         learn, keep = rows.split(len(self._answers), fraction, recipe.seed)
         self._learn = learn.tolist()
         self._keep = [self._answers[i] for i in keep.tolist()]
-        self.token_map = self._choose_vocabulary(kept, learn)
+        self.token_map = self._choose_vocabulary()
         self._draft_ids = draft_ids_of(self.token_map, self._vocab)
         self.updates = plan_updates(self._answers, self._learn, recipe)
         self._key = digest(
@@ -65,13 +70,12 @@ class JointRun:
         )  # fmt: skip
         self._backbone = backbone
 
-    def _choose_vocabulary(
-        self, data: rows.Dataset, learn: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int32] | None:
+    def _choose_vocabulary(self) -> npt.NDArray[np.int32] | None:
         size = self._recipe.heads.draft_vocab
         if size == 0 or size >= self._vocab:
             return None
-        return rows.most_frequent(data.token_counts(learn, self._vocab), size)
+        learned = [self._answers[i] for i in self._learn]
+        return rows.most_frequent(count_tokens(learned, self._vocab), size)
 
     def load(self) -> None:
         """Start the trainer, if there is memory for it."""

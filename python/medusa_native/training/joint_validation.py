@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medusa_native.training.packing import num_rows, pack, token_batch
+from medusa_native.training.packing import head_rows, num_rows, pack, token_batch
 from medusa_native.training.validation import Validation, summarise
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def validate(
         batch = token_batch(documents, num_heads, draft_ids)
         scores = trainer.evaluate(batch)
         answered = batch[2] >= 0
-        heads = _head_rows(documents)
-        exists = np.concatenate([_exists(a, num_heads) for a in documents])
+        heads, counts = head_rows(documents)
+        exists = np.concatenate([_exists(count, num_heads) for count in counts])
         parts = {key: scores[key][answered] for key in ("log_prob", "base_log_prob", "divergence")}
         parts |= {key: scores[key][heads] for key in ("head_log_prob", "head_rank")}
         parts |= {"targets": batch[3][heads], "exists": exists}
         for key, part in parts.items():
             found.setdefault(key, []).append(part)
-        first_row += [len(a.token_ids) - 1 for a in documents]
+        first_row += counts
     whole = {key: np.concatenate(parts) for key, parts in found.items()}
     tree = summarise(
         whole["head_log_prob"], whole["head_rank"], whole["targets"], whole["exists"],
@@ -84,18 +84,6 @@ def validate(
     )
 
 
-def _head_rows(documents: Sequence[Answer]) -> npt.NDArray[np.int64]:
-    """Rows of a sequence that heads work on: from the one before the answer to its last but two."""
-    rows, first = [], 0
-    for answer in documents:
-        start = first + len(answer.prompt_token_ids) - 1
-        rows.append(np.arange(start, start + len(answer.token_ids) - 1))
-        first += num_rows(answer)
-    return np.concatenate(rows)
-
-
-def _exists(answer: Answer, num_heads: int) -> npt.NDArray[np.bool_]:
-    """Whether a token follows, for every row and head."""
-    rows = len(answer.token_ids) - 1
-    last = np.arange(rows)[:, None] + 1 + np.arange(num_heads)
-    return np.asarray(last < len(answer.token_ids))
+def _exists(rows: int, num_heads: int) -> npt.NDArray[np.bool_]:
+    """Whether a token of the turn follows, for every row and head."""
+    return np.asarray(np.arange(rows)[:, None] + np.arange(num_heads) < rows)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medusa_native.errors import InvalidArgument
 from medusa_native.training.dataset import permutation
 
 if TYPE_CHECKING:
@@ -28,6 +29,36 @@ class Update:
 
     stage: int
     sequences: list[list[int]]
+
+
+def documents_of(answers: Sequence[Answer], limit: int) -> list[Answer]:
+    """Keep what can be learned from; a conversation is cut after its last turn that fits.
+
+    Raises
+    ------
+    InvalidArgument
+        Fewer than two are left: one to learn from, one to validate on.
+    """
+    kept = []
+    for answer in answers:
+        room = limit - len(answer.prompt_token_ids)
+        spans = [(begin, end) for begin, end in answer.spans if end <= room]
+        if any(end - begin >= 2 for begin, end in spans):
+            kept.append(
+                replace(answer, token_ids=answer.token_ids[: spans[-1][1]], responses=spans)
+            )
+    if len(kept) < 2:
+        raise InvalidArgument(
+            f"training needs at least 2 answers of 2 tokens or more, which fit into {limit} with "
+            f"their prompts, found {len(kept)}"
+        )
+    return kept
+
+
+def count_tokens(answers: Sequence[Answer], vocab_size: int) -> npt.NDArray[np.int64]:
+    """How often the model says each token id."""
+    said = [a.token_ids[begin:end] for a in answers for begin, end in a.spans]
+    return np.bincount(np.concatenate(said), minlength=vocab_size)
 
 
 def num_rows(answer: Answer) -> int:
@@ -68,27 +99,51 @@ def plan_updates(answers: Sequence[Answer], learn: Sequence[int], recipe: Recipe
 def token_batch(answers: Sequence[Answer], num_heads: int, draft_ids: Ids) -> TokenBatch:
     """Return a sequence of answers as the native trainer takes it.
 
-    Row r of a document predicts its token r + 1 where that belongs to the answer, and head k its
-    token r + 2 + k. `draft_ids` maps token ids, and at its end the lack of one, to draft ids.
+    Where the model speaks, row r of a document predicts its token r + 1, and head k its token
+    r + 2 + k if that belongs to the same turn. `draft_ids` maps token ids, and at its end the lack
+    of one, to draft ids.
     """
-    tokens, lm_targets, head_targets = [], [], []
-    missing = len(draft_ids) - 1
-    for answer in answers:
-        prompt = len(answer.prompt_token_ids)
-        ids = np.array([*answer.prompt_token_ids, *answer.token_ids], dtype=np.int32)
-        rows = len(ids) - 1
-        after = np.concatenate([ids, np.full(num_heads + 1, missing, dtype=np.int32)])
-        targets = np.stack([after[k + 1 : k + 1 + rows] for k in range(num_heads + 1)], axis=1)
-        targets[: prompt - 1] = missing
-        tokens.append(ids[:-1])
-        lm_targets.append(np.where(targets[:, 0] == missing, NO_TARGET, targets[:, 0]))
-        head_targets.append(draft_ids[targets[:, 1:]])
+    targets = [_targets(answer, num_heads, missing=len(draft_ids) - 1) for answer in answers]
+    tokens = [[*a.prompt_token_ids, *a.token_ids][:-1] for a in answers]
+    whole = np.concatenate(targets)
     return (
-        np.concatenate(tokens),
+        np.concatenate([np.array(document, dtype=np.int32) for document in tokens]),
         np.array([len(document) for document in tokens], dtype=np.int32),
-        np.concatenate(lm_targets).astype(np.int32),
-        np.concatenate(head_targets),
+        np.where(whole[:, 0] == len(draft_ids) - 1, NO_TARGET, whole[:, 0]).astype(np.int32),
+        draft_ids[whole[:, 1:]],
     )
+
+
+def _targets(answer: Answer, num_heads: int, missing: int) -> Ids:
+    """Token ids (rows, 1 + heads) that follow each row, `missing` where nothing is to be learned."""
+    first = len(answer.prompt_token_ids) - 1
+    out = np.full((num_rows(answer), 1 + num_heads), missing, dtype=np.int32)
+    ids = np.array(answer.token_ids, dtype=np.int32)
+    for begin, end in answer.spans:
+        for ahead in range(1 + num_heads):
+            rows = slice(first + begin, first + max(end - ahead, begin))
+            out[rows, ahead] = ids[begin + ahead : end]
+    return out
+
+
+def head_rows(documents: Sequence[Answer]) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Rows of a sequence whose next token begins or goes on with a turn that has a token more.
+
+    Returns
+    -------
+    rows
+        Into the sequence.
+    counts
+        How many of them every turn has.
+    """
+    rows, counts, first = [np.empty(0, dtype=np.int64)], [], 0
+    for answer in documents:
+        for begin, end in answer.spans:
+            start = first + len(answer.prompt_token_ids) - 1 + begin
+            rows.append(np.arange(start, start + end - begin - 1))
+            counts.append(end - begin - 1)
+        first += num_rows(answer)
+    return np.concatenate(rows), counts
 
 
 def draft_ids_of(token_map: Ids | None, vocab_size: int) -> Ids:

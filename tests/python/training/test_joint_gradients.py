@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gguf import GGMLQuantizationType, quants
 from joint_twin import JointTwin, random_batch
 from tiny_model import save_model
 
-from medusa_native import _core
+from medusa_native import InvalidArgument, MedusaError, _core
 from medusa_native.engine import as_core
 from medusa_native.loading import load_checkpoint
 
@@ -118,3 +119,90 @@ def test_kinds_of_heads(
     )  # fmt: skip
     rng = np.random.default_rng(1)
     compare(trainer, twin, [random_batch(rng, [33, 50], VOCAB, 3, token_map)], 2e-4)
+
+
+def test_quantised_weights_are_what_they_widen_to(tmp_path: Path) -> None:
+    """Over a 4-bit base: the bits of the same model widened before."""
+    rng = np.random.default_rng(2)
+    folder = save_model(tmp_path)
+    checkpoint = load_checkpoint(folder)
+    config = _core.ModelConfig(**checkpoint.config)
+    wide, narrow = {}, {}
+    for name, tensor in checkpoint.tensors.items():
+        array = tensor.to_float32()
+        if array.ndim == 1:
+            wide[name] = narrow[name] = as_core(tensor)
+            continue
+        blocks = quants.quantize(array, GGMLQuantizationType.Q4_0)
+        narrow[name] = (blocks.reshape(-1), "Q4_0", array.shape)
+        values = quants.dequantize(blocks, GGMLQuantizationType.Q4_0).astype(np.float32)
+        wide[name] = (values, "F32", array.shape)
+    batch = random_batch(rng, [40, 50], VOCAB, 2).core()
+    for compute in ("float32", "bfloat16"):
+        found = []
+        for tensors in (wide, narrow):
+            trainer = _core.JointTrainer(
+                config, tensors, compute_type=compute, num_heads=2, lora_rank=8, max_rows=96,
+                lora_dropout=0.1, stages=[{"steps": 3}],
+            )  # fmt: skip
+            losses = [trainer.step([batch]).loss for _ in range(3)]
+            found.append((losses, copies(trainer.weights())))
+        assert found[0][0] == found[1][0]
+        assert all((found[0][1][name] == found[1][1][name]).all() for name in found[0][1])
+
+
+def test_bits_depend_neither_on_threads_nor_on_how_documents_are_packed(tmp_path: Path) -> None:
+    folder = save_model(tmp_path)
+    rng = np.random.default_rng(3)
+    documents = [random_batch(rng, [length], VOCAB, 3).core() for length in (40, 33)]
+    packed = tuple(np.concatenate(parts) for parts in zip(*documents, strict=True))
+    gradients = []
+    for threads in (1, 3):
+        trainer = make_trainer(folder, num_threads=threads, compute_type="bfloat16")
+        losses = [trainer.step([packed]).loss for _ in range(2)]
+        gradients.append((losses, copies(trainer.weights())))
+    assert gradients[0][0] == gradients[1][0]
+    assert all((gradients[0][1][n] == gradients[1][1][n]).all() for n in gradients[0][1])
+    one, two = (make_trainer(folder).backward(b) for b in ([packed], documents))
+    assert one.loss == pytest.approx(two.loss, rel=1e-6)
+    assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-5)
+
+
+def test_what_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    trainer = make_trainer(save_model(tmp_path))
+    rng = np.random.default_rng(4)
+    batches = [random_batch(rng, [20], VOCAB, 3).core() for _ in range(2)]
+    trainer.step(batches)
+    name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+    trainer.weights()[name][0, 0] = np.inf
+    trainer.refresh()
+    before = np.array(trainer.weights()["0.0.linear.weight"])
+    with pytest.raises(MedusaError, match="step 2, batch 0 of 2: the loss is"):
+        trainer.step(batches)
+    assert trainer.num_steps == 1
+    assert (trainer.weights()["0.0.linear.weight"] == before).all()
+
+
+def test_bad_options_and_batches_are_named(tmp_path: Path) -> None:
+    folder = save_model(tmp_path)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"target_modules": ["q"]}, "target_modules: expected some of.*found q"),
+        ({"stages": [{"steps": 5, "warmup_steps": 5}]}, r"warmup_steps must be in \[0, 5\)"),
+        ({"stages": [{"steps": 0}]}, "steps of a stage must be positive, found 0"),
+        ({"lora_dropout": 1.0}, "lora_dropout"),
+        ({"heads_schedule": "cubic"}, "heads_schedule: expected one of.*found cubic"),
+        ({"colour": 1}, "unknown option colour"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(InvalidArgument, match=message):
+            make_trainer(folder, **options)
+    trainer = make_trainer(folder)
+    tokens, lengths, lm, heads = random_batch(np.random.default_rng(0), [20], VOCAB, 3).core()
+    for batch, message in [
+        ((tokens + 400, lengths, lm, heads), "token 0: expected 0 to 319"),
+        ((tokens, lengths + 1, lm, heads), "lengths: expected documents of 20"),
+        ((tokens, lengths, lm[:-1], heads), "lm_targets: expected 20, found 19"),
+        ((tokens, lengths, lm, heads[:, :2].copy()), "head_targets: expected 20"),
+    ]:
+        with pytest.raises(InvalidArgument, match=message):
+            trainer.backward([batch])

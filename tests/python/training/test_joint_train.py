@@ -20,7 +20,14 @@ from medusa_native.cli import app
 from medusa_native.engine import load_adapted
 from medusa_native.loading import load_checkpoint
 from medusa_native.training import train_recipe
-from medusa_native.training.packing import NO_TARGET, draft_ids_of, pack, token_batch
+from medusa_native.training.packing import (
+    NO_TARGET,
+    documents_of,
+    draft_ids_of,
+    head_rows,
+    pack,
+    token_batch,
+)
 from medusa_native.training.records import Answer
 
 RECIPE = """
@@ -166,6 +173,22 @@ def test_packing() -> None:
     assert lengths.tolist() == [4, 2]
     assert lm.tolist() == [NO_TARGET, 7, 8, 9, 2, 3]
     assert heads.tolist() == [[-1, -1], [1, 2], [2, -1], [-1, -1], [0, -1], [-1, -1]]
+    assert head_rows(answers)[0].tolist() == [1, 2, 4]
+    assert head_rows(answers)[1] == [2, 1]
+
+
+def test_only_the_model_s_turns_are_learned() -> None:
+    talk = Answer(0, [1, 2], [3, 4, 5, 6, 7, 8], "stop", [(0, 2), (4, 6)])
+    tokens, _, lm, heads = token_batch([talk], 1, draft_ids_of(None, 10))
+    assert tokens.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert lm.tolist() == [-1, 3, 4, -1, -1, 7, 8]
+    assert heads[:, 0].tolist() == [-1, 4, -1, -1, -1, 8, -1]
+    assert head_rows([talk])[0].tolist() == [1, 5]
+    (cut, same) = documents_of([talk, Answer(1, [1], [2, 3], "stop")], 7)
+    assert cut.token_ids == [3, 4]
+    assert same.token_ids == [2, 3]
+    with pytest.raises(InvalidArgument, match="at least 2 answers"):
+        documents_of([talk], 7)
 
 
 def test_what_cannot_be_trained_is_refused(
