@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,57 @@ def test_bad_options_and_batches_are_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InvalidArgument, match=message):
             trainer.backward([batch])
+
+
+def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
+    """Along the gradient, the loss falls by the gradient's squared norm, masks and all."""
+    trainer = make_trainer(save_model(tmp_path), lora_dropout=0.3)
+    batch = random_batch(np.random.default_rng(6), [40, 20], VOCAB, 3).core()
+    plain = make_trainer(tmp_path).backward([batch])
+    report = trainer.backward([batch])
+    assert abs(report.loss - plain.loss) > 1e-3  # something was dropped
+    gradients, start = copies(trainer.gradients()), copies(trainer.weights())
+    reach = 0.02 / report.grad_norm**2
+    losses = []
+    for side in (1, -1):
+        for name, array in trainer.weights().items():
+            array[...] = start[name] + side * reach * gradients[name]
+        trainer.refresh()
+        losses.append(trainer.backward([batch]).loss)
+    slope = (losses[0] - losses[1]) / (2 * reach)
+    assert slope == pytest.approx(report.grad_norm**2, rel=5e-3)
+
+
+MEASURE = """
+import sys
+import numpy as np
+from medusa_native import _core
+from medusa_native.engine import as_core
+from medusa_native.loading import load_checkpoint
+
+def resident():
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) * 1024
+
+checkpoint = load_checkpoint(sys.argv[1])
+config = _core.ModelConfig(**checkpoint.config)
+tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
+for array, _, _ in tensors.values():
+    array.sum()  # mapped pages are the file's
+options = dict(version=int(sys.argv[2]), num_heads=4, lora_rank=32, max_rows=1024, num_threads=1)
+rows = np.arange(1024, dtype=np.int32) % 300
+heads = np.stack([rows] * 4, axis=1)
+before = resident()
+trainer = _core.JointTrainer(config, tensors, **options)
+trainer.step([(rows, np.array([1024], np.int32), rows, heads)])
+print(resident() - before, _core.joint_memory_estimate(config, 320, False, **options))
+"""
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_memory_estimate_is_what_is_used(tmp_path: Path, version: int) -> None:
+    folder = save_model(tmp_path, hidden_size=512, intermediate_size=1024, num_hidden_layers=4)
+    command = [sys.executable, "-c", MEASURE, str(folder), str(version)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    used, estimated = map(int, done.stdout.split())
+    assert estimated == pytest.approx(used, rel=0.15)
