@@ -56,7 +56,9 @@ class ProfilingBackend : public Backend {
   void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
     timed("tree_attention", [&] { inner_->tree_attention(out, in, batch); });
   }
-  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
+  void replay(FunctionRef<void()> body) override { inner_->replay(body); }
+  void stamp(Tensor out) override { inner_->stamp(out); }
+  void gather_rows(Tensor out, Tensor x, Tensor rows) override {
     timed("gather_rows", [&] { inner_->gather_rows(out, x, rows); });
   }
   void top_k(Tensor values, Tensor ids, Tensor logits) override {
@@ -65,8 +67,7 @@ class ProfilingBackend : public Backend {
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     timed("sample", [&] { inner_->sample(ids, logits, rows); });
   }
-  void append_embedding(Tensor out, Tensor x, const Weight& table,
-                        std::span<const int32_t> ids) override {
+  void append_embedding(Tensor out, Tensor x, const Weight& table, Tensor ids) override {
     timed("append_embedding", [&] { inner_->append_embedding(out, x, table, ids); });
   }
   void logprobs(Tensor logits, std::span<const LogprobRow> rows) override {
@@ -75,9 +76,13 @@ class ProfilingBackend : public Backend {
   void posterior(Tensor logits, std::span<const PosteriorRow> rows) override {
     timed("posterior", [&] { inner_->posterior(logits, rows); });
   }
-  void commit(const KvLayout& cache, Tensor keys, Tensor values,
-              std::span<const CommitRow> rows) override {
-    timed("commit", [&] { inner_->commit(cache, keys, values, rows); });
+  bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+              std::span<const AcceptSequence> sequences, const TypicalRule& rule) override {
+    return inner_->accept(out, logits, batch, sequences, rule);
+  }
+  void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
+              Tensor kept) override {
+    timed("commit", [&] { inner_->commit(cache, keys, values, rows, kept); });
   }
 
  private:

@@ -8,7 +8,9 @@
 #include "backend/kv_layout.h"
 #include "backend/logits_rules.h"
 #include "backend/row_batch.h"
+#include "backend/typical_rule.h"
 #include "backend/weight.h"
+#include "base/function_ref.h"
 #include "medusa/config.h"
 #include "medusa/sampling.h"
 #include "tensor/buffer.h"
@@ -57,7 +59,7 @@ struct AttentionInputs {
   float scale = 0;         // of q · k
 };
 
-/// Copies fresh row `row` of the batch into slot `position % kPageSize` of `page`.
+/// Puts fresh row `row` of the batch into slot `position % kPageSize` of `page`.
 struct CommitRow {
   int32_t row;
   int32_t page;
@@ -93,6 +95,25 @@ struct PosteriorRow {
   float* entropy = nullptr;         // out, in nats
 };
 
+/// What acceptance decides, where commit() and heads find it: i32 in the back end's memory.
+struct Decisions {
+  Tensor kept;   // (1, rows of the batch) 1: accepted, else 0
+  Tensor last;   // (1, sequences) the last accepted row
+  Tensor roots;  // (1, sequences) the token after it; anything where no logits were computed
+};
+
+/// One sequence's rows in a step, for accept(). Of a chain all rows are kept, of a tree those of
+/// one path from its first row down.
+struct AcceptSequence {
+  int first_row = 0;
+  int num_rows = 0;
+  int num_logits_rows = 0;   // its last rows; 0: no token is drawn
+  int first_logits_row = 0;  // of the logits
+  bool tree = false;
+  bool typical = false;  // judged by the typical rule, the next root by argmax; else exactly
+  SampleRow draw = {};   // at its first logits row; position + 1 for each further node of a path
+};
+
 /// Most ids top_k() gives.
 inline constexpr int kMaxTopK = 64;
 
@@ -116,11 +137,16 @@ class Backend {
   virtual const void* download(Tensor x) = 0;
   virtual Weight prepare_weight(const WeightSource& source) = 0;
 
-  // Layers.
+  // Runs `body`, whose verbs may wait for one another on the device: what it downloads can be read
+  // when replay() returns.
+  virtual void replay(FunctionRef<void()> body) = 0;
+  // out i32 (1, 2): the device's clock, nanoseconds in 64 bits, when all before is done.
+  virtual void stamp(Tensor out) = 0;
+
+  // Layers. Token ids and rows that are tensors are i32 (1, count), and not checked.
   virtual void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) = 0;
   // out C (rows, K + E): x's row, then the embedding of its id.
-  virtual void append_embedding(Tensor out, Tensor x, const Weight& table,
-                                std::span<const int32_t> ids) = 0;
+  virtual void append_embedding(Tensor out, Tensor x, const Weight& table, Tensor ids) = 0;
   virtual void rms_norm(Tensor out, Tensor x, const float* weight, float eps) = 0;
   virtual void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) = 0;
   virtual void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
@@ -128,13 +154,19 @@ class Backend {
   virtual void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) = 0;
 
   // Decoding.
-  virtual void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) = 0;
+  virtual void gather_rows(Tensor out, Tensor x, Tensor rows) = 0;
   virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
   virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
   virtual void logprobs(Tensor logits, std::span<const LogprobRow> rows) = 0;
   virtual void posterior(Tensor logits, std::span<const PosteriorRow> rows) = 0;
+  // Decides for all sequences at once, on the device. False, with nothing done, where this back end
+  // cannot, or not for these sequences: they are to be walked with sample() and posterior().
+  virtual bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+                      std::span<const AcceptSequence> sequences, const TypicalRule& rule) = 0;
+  // Those of `rows` that are kept, as in Decisions; without a tensor all. keys, values: (layers ·
+  // rows, …).
   virtual void commit(const KvLayout& cache, Tensor keys, Tensor values,
-                      std::span<const CommitRow> rows) = 0;  // keys, values: (layers · rows, …)
+                      std::span<const CommitRow> rows, Tensor kept) = 0;
 };
 
 /// The fastest CPU back end this machine runs, or the one MEDUSA_CPU_ISA names.

@@ -28,6 +28,11 @@ void expect_multiple(const char* what, int64_t value, int64_t unit) {
   check(value > 0 && value % unit == 0, what, ": expected a multiple of ", unit, ", found ", value);
 }
 
+void expect_range(const char* what, int64_t value, int64_t least, int64_t most) {
+  check(value >= least && value <= most, what, ": expected ", least, " to ", most, ", found ",
+        value);
+}
+
 void expect_below(const char* what, int64_t value, int64_t limit) {
   check(value >= 0 && value < limit, what, ": expected 0 to ", limit - 1, ", found ", value);
 }
@@ -85,13 +90,11 @@ void embed(Backend& backend, Tensor out, const Weight& table, std::span<const in
   backend.embed(out, table, ids);
 }
 
-void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table,
-                      std::span<const int32_t> ids) {
+void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table, Tensor ids) {
   const DType compute = backend.compute_dtype();
-  const auto rows = static_cast<int64_t>(ids.size());
-  expect("append_embedding x", x, compute, rows, x.cols);
-  expect("append_embedding out", out, compute, rows, x.cols + table.in_features);
-  for (int32_t id : ids) expect_below("append_embedding id", id, table.out_features);
+  expect("append_embedding ids", ids, DType::i32, 1, ids.cols);
+  expect("append_embedding x", x, compute, ids.cols, x.cols);
+  expect("append_embedding out", out, compute, ids.cols, x.cols + table.in_features);
   check(out.data != x.data, "append_embedding: out must not be x");
   backend.append_embedding(out, x, table, ids);
 }
@@ -162,9 +165,9 @@ void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in,
   backend.tree_attention(out, in, batch);
 }
 
-void gather_rows(Backend& backend, Tensor out, Tensor x, std::span<const int32_t> rows) {
-  expect("gather_rows out", out, x.dtype, static_cast<int64_t>(rows.size()), x.cols);
-  for (int32_t row : rows) expect_below("gather_rows row", row, x.rows);
+void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows) {
+  expect("gather_rows rows", rows, DType::i32, 1, rows.cols);
+  expect("gather_rows out", out, x.dtype, rows.cols, x.cols);
   backend.gather_rows(out, x, rows);
 }
 
@@ -214,8 +217,25 @@ void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> ro
   backend.posterior(logits, rows);
 }
 
+bool accept(Backend& backend, const Decisions& out, Tensor logits, const RowBatch& batch,
+            std::span<const AcceptSequence> sequences, const TypicalRule& rule) {
+  const auto count = static_cast<int64_t>(sequences.size());
+  expect("accept kept", out.kept, DType::i32, 1, batch.num_rows());
+  expect("accept last", out.last, DType::i32, 1, count);
+  expect("accept roots", out.roots, DType::i32, 1, count);
+  expect_dtype("accept logits", logits, DType::f32);
+  for (const AcceptSequence& s : sequences) {
+    expect_below("accept first row", s.first_row, batch.num_rows());
+    expect_range("accept rows", s.num_rows, 1, batch.num_rows() - s.first_row);
+    expect_range("accept logits rows", s.num_logits_rows, s.tree ? s.num_rows : 0, s.num_rows);
+    expect_range("accept logits", s.first_logits_row, 0, logits.rows - s.num_logits_rows);
+    expect_rules(s.draw.rules, logits.cols);
+  }
+  return backend.accept(out, logits, batch, sequences, rule);
+}
+
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
-            std::span<const CommitRow> rows) {
+            std::span<const CommitRow> rows, Tensor kept) {
   expect_cache("commit", backend, cache);
   const int64_t kv_cols = cache.row_cols();
   expect("commit keys", keys, cache.dtype, keys.rows, kv_cols);
@@ -226,8 +246,10 @@ void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
     expect_below("commit row", row.row, keys.rows / cache.num_layers);
     expect_below("commit page", row.page, cache.num_pages);
     check(row.position >= 0, "commit position: found ", row.position);
+    if (kept.data != nullptr) expect_below("commit row", row.row, kept.cols);
   }
-  backend.commit(cache, keys, values, rows);
+  if (kept.data != nullptr) expect("commit kept", kept, DType::i32, 1, kept.cols);
+  backend.commit(cache, keys, values, rows, kept);
 }
 
 }  // namespace medusa::ops

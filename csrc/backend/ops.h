@@ -9,20 +9,21 @@
 namespace medusa::ops {
 
 void embed(Backend& backend, Tensor out, const Weight& table, std::span<const int32_t> ids);
-void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table,
-                      std::span<const int32_t> ids);
+void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& table, Tensor ids);
 void rms_norm(Backend& backend, Tensor out, Tensor x, std::span<const float> weight, float eps);
 void linear(Backend& backend, Tensor out, Tensor x, const Weight& weight, Epilogue epilogue);
 void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
           const Rope& rope);
 void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in, const RowBatch& batch);
-void gather_rows(Backend& backend, Tensor out, Tensor x, std::span<const int32_t> rows);
+void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows);
 void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits);
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows);
 void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows);
 void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> rows);
+bool accept(Backend& backend, const Decisions& out, Tensor logits, const RowBatch& batch,
+            std::span<const AcceptSequence> sequences, const TypicalRule& rule);
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
-            std::span<const CommitRow> rows);
+            std::span<const CommitRow> rows, Tensor kept = {});
 
 }  // namespace medusa::ops

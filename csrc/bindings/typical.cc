@@ -41,7 +41,7 @@ std::pair<std::vector<int32_t>, int32_t> accept_typical(const FloatMatrix& logit
   const Tensor view{const_cast<float*>(logits.data()), DType::f32, logits.shape(0),
                     logits.shape(1)};
   const auto backend = make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1});
-  TypicalAcceptance(options, tree.depth(), tree.size()).accept(*backend, plan, batch, view);
+  TypicalAcceptance(options, tree.depth(), tree.size()).walk(*backend, plan, batch, view);
   return {entry.accepted_rows, entry.next_root};
 }
 

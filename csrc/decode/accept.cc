@@ -13,14 +13,36 @@ int child_with_token(const Tree& tree, int node, std::span<const int32_t> tokens
   return -1;
 }
 
-ExactAcceptance::ExactAcceptance(int max_num_seqs) {
+AcceptSequence Acceptance::sequence_of(const PlanEntry& entry) const {
+  const bool judged = typical() && entry.sequence->drafts;
+  const int position = entry.committed + entry.num_rows - entry.num_logits_rows + 1;
+  return {.first_row = entry.first_row,
+          .num_rows = entry.num_rows,
+          .num_logits_rows = entry.num_logits_rows,
+          .first_logits_row = entry.first_logits_row,
+          .tree = !entry.is_prefill(),
+          .typical = judged,
+          .draw = sample_row(*entry.sequence, entry.first_logits_row, position, {})};
+}
+
+void Acceptance::accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits,
+                        StepResults& out) {
+  sequences_.resize(static_cast<size_t>(plan.size));
+  for (const PlanEntry& entry : plan) {
+    sequences_[static_cast<size_t>(entry.decision)] = sequence_of(entry);
+  }
+  if (pure() && ops::accept(backend, out.decisions(), logits, batch, sequences_, rule_)) return;
+  walk(backend, plan, batch, logits);
+  out.upload_decisions(backend, plan);
+}
+
+ExactAcceptance::ExactAcceptance(int max_num_seqs) : Acceptance(max_num_seqs, {}) {
   cursors_.reserve(max_num_seqs);
   rows_.reserve(max_num_seqs);
   drawn_.reserve(max_num_seqs);
 }
 
-void ExactAcceptance::accept(Backend& backend, StepPlan& plan, const RowBatch& batch,
-                             Tensor logits) {
+void ExactAcceptance::walk(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) {
   start(plan);
   while (!cursors_.empty()) {
     draw(backend, logits);

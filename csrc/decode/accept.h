@@ -7,20 +7,43 @@
 
 #include "backend/backend.h"
 #include "decode/step_plan.h"
+#include "decode/step_results.h"
 
 namespace medusa {
 
 /// The child of `node` that holds `token`, or -1. `tokens`: (tree size).
 int child_with_token(const Tree& tree, int node, std::span<const int32_t> tokens, int32_t token);
 
-/// Decides which drafted rows a step keeps, and which token comes next.
+/// Decides which drafted rows a step keeps, and which token comes next: on the device where it can,
+/// else by a walk on the host, level by level.
 class Acceptance {
  public:
+  /// `rule`: of sequences that are judged by it.
+  Acceptance(int max_num_seqs, const TypicalRule& rule) : rule_(rule) {
+    sequences_.reserve(max_num_seqs);
+  }
   virtual ~Acceptance() = default;
 
-  /// Fills accepted_rows and path of every entry, and next_root of those that have logits. A prompt
-  /// chunk accepts all its rows.
-  virtual void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) = 0;
+  /// Leaves the decisions about every entry, by its `decision`, in `out`. A prompt chunk accepts
+  /// all its rows.
+  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits,
+              StepResults& out);
+
+  /// The walk alone: fills accepted_rows and path of every entry, and next_root of those that have
+  /// logits.
+  virtual void walk(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) = 0;
+
+ protected:
+  /// Whether a drafting sequence is judged by the typical rule.
+  virtual bool typical() const { return false; }
+  /// Whether a device may decide.
+  virtual bool pure() const { return true; }
+
+  TypicalRule rule_;
+
+ private:
+  AcceptSequence sequence_of(const PlanEntry& entry) const;
+  std::vector<AcceptSequence> sequences_;  // [decision]
 };
 
 /// The method that `options` name. `tree`: the largest; `max_logits_rows`: most that a step may
@@ -35,7 +58,7 @@ class ExactAcceptance : public Acceptance {
  public:
   explicit ExactAcceptance(int max_num_seqs);
 
-  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) override;
+  void walk(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) override;
 
  protected:
   /// The child of `node` to go on with, or -1. `tokens`: (tree size); `drawn`: at `node`.

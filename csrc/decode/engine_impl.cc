@@ -22,6 +22,8 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
             static_cast<int>(options.kv_cache_memory /
                              KvCache::page_bytes(model.config(), cache_dtype())),
             options.max_model_len),
+      results(backend(), options.max_num_batched_tokens, options.max_num_seqs,
+              options.max_num_seqs * tree.depth() * top_k()),
       scheduler(options, tree),
       acceptance(make_acceptance(options, tree, workspace.max_logits_rows())),
       logprobs(workspace.max_logits_rows()) {
@@ -45,40 +47,86 @@ void Engine::Impl::reserve() {
   batch.sequences.reserve(options.max_num_seqs);
   cache.reserve_commits(options.max_num_batched_tokens);
   logits_rows.reserve(workspace.max_logits_rows());
-  head_rows.reserve(options.max_num_seqs);
-  head_roots.reserve(options.max_num_seqs);
   guessed.reserve(options.max_num_seqs);
   outputs.reserve(options.max_num_seqs);
 }
 
+// What the device computes is one body: it asks the host for nothing, unless a request needs it.
 void Engine::Impl::run_step() {
   StepClock clock;
-  StepTimes times;
   draft(plan, cache, top_k(), batch, logits_rows);
-  times.draft = clock.lap();
-  llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
-  logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
-  llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
-  times.forward = clock.lap();
-  const Tensor logits = workspace.logits(static_cast<int64_t>(logits_rows.size()));
-  acceptance->accept(backend(), plan, batch, logits);
-  times.accept = clock.lap();
-  logprobs.record_accepted(backend(), plan, batch, logits);
-  append_accepted();
-  cache.commit(backend(), workspace);
+  plan_heads();
+  StepTimes times{.draft = clock.lap()};
+  backend().replay([&] { compute(); });
+  times.draft += clock.lap();
+  results.receive();
+  results.read_decisions(plan, batch);
+  logprobs.record_accepted(backend(), plan, batch,
+                           workspace.logits(static_cast<int64_t>(logits_rows.size())));
+  advance_cache();
   finish_step();
-  times.commit = clock.lap();
-  run_heads();
-  times.heads = clock.lap();
+  take_guesses();
+  add_device_times(times);
+  times.commit += clock.lap();
   count_pass(plan, times, totals);
 }
 
+// Before the step is known, so that nothing between acceptance and heads waits for the host.
+void Engine::Impl::plan_heads() {
+  num_heads = scheduler.choose_heads(plan, guessed);
+  int next = 0;
+  for (PlanEntry& entry : plan) entry.decision = -1;
+  for (PlanEntry* entry : guessed) entry->decision = next++;
+  for (PlanEntry& entry : plan) {
+    if (entry.decision < 0) entry.decision = next++;
+  }
+  const auto guesses = num_heads * static_cast<int64_t>(guessed.size());
+  results.lay_out(batch.num_rows(), plan.size, guesses, top_k());
+}
+
+void Engine::Impl::compute() {
+  results.stamp(backend(), StepResults::start);
+  llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
+  logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
+  llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
+  results.stamp(backend(), StepResults::forward);
+  acceptance->accept(backend(), plan, batch,
+                     workspace.logits(static_cast<int64_t>(logits_rows.size())), results);
+  results.stamp(backend(), StepResults::accept);
+  offer_rows();
+  cache.commit(backend(), workspace, results.decisions().kept);
+  results.stamp(backend(), StepResults::commit);
+  if (!guessed.empty()) run_heads();
+  results.stamp(backend(), StepResults::heads);
+  results.download(backend());
+}
+
 // A path may be accepted beyond the last token a sequence can have, where it has no pages.
-void Engine::Impl::append_accepted() {
+void Engine::Impl::offer_rows() {
   for (const PlanEntry& entry : plan) {
-    const auto room = static_cast<size_t>(entry.sequence->max_size - entry.committed);
-    const std::span<const int32_t> rows(entry.accepted_rows);
-    cache.append(entry.sequence->slot, rows.first(std::min(room, rows.size())));
+    for (int row = entry.first_row; row < entry.first_row + entry.num_rows; ++row) {
+      const int32_t position = batch.positions[static_cast<size_t>(row)];
+      if (position < entry.sequence->max_size) cache.offer(entry.sequence->slot, row, position);
+    }
+  }
+}
+
+// The heads look at the last accepted row of every sequence that is to draft.
+void Engine::Impl::run_heads() {
+  const auto count = static_cast<int64_t>(guessed.size());
+  const auto first = [&](Tensor all) { return Tensor{all.data, all.dtype, 1, count}; };
+  const Decisions& decisions = results.decisions();
+  const Tensor hidden = workspace.picked(count);
+  ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), first(decisions.last));
+  heads->impl()->heads.forward(backend(), hidden, first(decisions.roots), num_heads,
+                               *heads_workspace, results.guesses());
+}
+
+void Engine::Impl::advance_cache() {
+  for (const PlanEntry& entry : plan) {
+    const int room = entry.sequence->max_size - entry.committed;
+    cache.advance(entry.sequence->slot,
+                  std::min(room, static_cast<int>(entry.accepted_rows.size())));
   }
 }
 
@@ -94,31 +142,31 @@ void Engine::Impl::finish_step() {
   }
 }
 
-// The heads look at the last accepted row of every sequence that is to draft.
-void Engine::Impl::run_heads() {
-  const int num_heads = scheduler.choose_heads(plan, guessed);
+void Engine::Impl::take_guesses() {
   if (guessed.empty()) return;
-  const Clock::time_point start = Clock::now();
-  head_rows.clear();
-  head_roots.clear();
-  for (const PlanEntry* entry : guessed) {
-    head_rows.push_back(entry->accepted_rows.back());
-    head_roots.push_back(entry->sequence->tokens.back());
-  }
-  const auto count = static_cast<int64_t>(head_rows.size());
-  const Tensor hidden = workspace.picked(count);
-  ops::gather_rows(backend(), hidden, workspace.hidden(batch.num_rows()), head_rows);
-  const std::span<const int32_t> guesses =
-      heads->impl()->heads.forward(backend(), hidden, head_roots, num_heads, *heads_workspace);
-  for (int64_t i = 0; i < count; ++i) {
+  const MedusaHeads& medusa = heads->impl()->heads;
+  for (size_t i = 0; i < guessed.size(); ++i) {
     Sequence& sequence = *guessed[i]->sequence;
     for (int head = 0; head < num_heads; ++head) {
-      const auto from = guesses.begin() + (head * count + i) * top_k();
-      std::copy_n(from, top_k(), sequence.guesses.begin() + head * top_k());
+      const auto from =
+          results.read_guess(head * static_cast<int64_t>(guessed.size()) + static_cast<int64_t>(i));
+      std::ranges::transform(from, sequence.guesses.begin() + head * top_k(),
+                             [&](int32_t id) { return medusa.token(id); });
     }
     sequence.num_guesses = num_heads;
   }
-  scheduler.trees().observe_heads(num_heads, seconds_between(start, Clock::now()));
+  scheduler.trees().observe_heads(num_heads,
+                                  results.seconds(StepResults::commit, StepResults::heads));
+}
+
+// `draft` has the wall time of laying rows out and of the device's step, which is told apart here.
+void Engine::Impl::add_device_times(StepTimes& times) const {
+  using enum StepResults::Stamp;
+  times.forward = results.seconds(start, forward);
+  times.accept = results.seconds(forward, accept);
+  times.commit = results.seconds(accept, commit);
+  times.heads = results.seconds(commit, StepResults::heads);
+  times.draft = std::max(0.0, times.draft - results.seconds(start, StepResults::heads));
 }
 
 Sequence* Engine::Impl::find(int64_t request_id) const {

@@ -10,6 +10,7 @@
 #include "decode/logprobs.h"
 #include "decode/scheduler.h"
 #include "decode/step_plan.h"
+#include "decode/step_results.h"
 #include "medusa/engine.h"
 #include "model/model_impl.h"
 
@@ -22,9 +23,14 @@ struct Engine::Impl {
 
   void reserve();
   void run_step();
-  void append_accepted();
+  void plan_heads();
+  void compute();
+  void offer_rows();
   void run_heads();
+  void advance_cache();
   void finish_step();
+  void take_guesses();
+  void add_device_times(StepTimes& times) const;
   std::unique_ptr<Sequence> make_sequence(std::span<const int32_t> prompt,
                                           const SamplingParams& params) const;
   Sequence* find(int64_t request_id) const;
@@ -46,6 +52,7 @@ struct Engine::Impl {
   Workspace workspace;
   KvCache cache;
   std::optional<HeadsWorkspace> heads_workspace;
+  StepResults results;
   Scheduler scheduler;
   std::unique_ptr<Acceptance> acceptance;
   LogprobRecorder logprobs;
@@ -53,9 +60,8 @@ struct Engine::Impl {
   StepPlan plan;
   RowBatch batch;
   std::vector<int32_t> logits_rows;
-  std::vector<int32_t> head_rows;
-  std::vector<int32_t> head_roots;
-  std::vector<PlanEntry*> guessed;
+  std::vector<PlanEntry*> guessed;  // who gets guesses; first among the decisions
+  int num_heads = 0;                // that give them
   std::vector<StepOutput> outputs;
 
   std::map<int64_t, std::unique_ptr<Sequence>> sequences;

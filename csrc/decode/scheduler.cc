@@ -8,9 +8,10 @@
 namespace medusa {
 namespace {
 
-// A drafted token beyond the sequence's last would be thrown away.
-bool can_draft(const Sequence& sequence) {
-  return sequence.drafts && sequence.max_size - sequence.size() > 1;
+// A drafted token beyond the sequence's last would be thrown away. `coming`: tokens that it gets
+// before.
+bool can_draft(const Sequence& sequence, int coming = 0) {
+  return sequence.drafts && sequence.max_size - (sequence.size() + coming) > 1;
 }
 
 int missing_pages(const Sequence& sequence, const KvCache& cache) {
@@ -216,9 +217,9 @@ int Scheduler::choose_heads(StepPlan& plan, std::vector<PlanEntry*>& guessed) {
     Sequence& sequence = *entry.sequence;
     sequence.num_guesses = sequence.rung = 0;
     if (entry.num_logits_rows == 0) prompt_rows += entry.num_rows;
-    if (entry.num_logits_rows == 0 || sequence.finished()) continue;
+    if (entry.num_logits_rows == 0) continue;
     ++decoding;
-    if (can_draft(sequence)) drafting_.push_back(&sequence);
+    if (can_draft(sequence, 1)) drafting_.push_back(&sequence);
   }
   const int num_heads = trees_.choose_heads(
       drafting_, {.decoding = decoding, .prompt_rows = prompt_rows, .max_rows = max_rows_});

@@ -25,7 +25,7 @@ class Scheduler {
 
   /// All decoding sequences, then chunks of prompts as far as max_num_batched_tokens allows.
   void plan(KvCache& cache, StepPlan& plan);
-  /// After a step's tokens are recorded: chooses who gets guesses, and from how many heads.
+  /// Before a step's tokens are known: chooses who gets guesses, and from how many heads.
   /// Returns the most heads anybody gets; `guessed` are those sequences, in order of the plan.
   int choose_heads(StepPlan& plan, std::vector<PlanEntry*>& guessed);
 

@@ -66,8 +66,9 @@ struct PlanEntry {
   int num_rows = 0;
   int first_logits_row = 0;
   int num_logits_rows = 0;  // 0: there is more to compute before the next token
+  int decision = 0;         // its place among the step's Decisions
 
-  // Filled by accept().
+  // What acceptance decided.
   std::vector<int32_t> accepted_rows;  // of the batch, in order of position
   std::vector<int32_t> path;           // of a tree: tokens of its accepted rows, root left out
   int32_t next_root = -1;

@@ -18,6 +18,7 @@ class SyntheticAcceptance final : public ExactAcceptance {
  protected:
   int next_node(const PlanEntry& entry, int node, std::span<const int32_t> tokens,
                 int32_t drawn) const override;
+  bool pure() const override { return false; }
 
  private:
   double probability_;

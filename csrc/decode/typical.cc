@@ -26,8 +26,8 @@ std::span<float> nodes_of(std::vector<float>& values, const PlanEntry& entry) {
 
 TypicalAcceptance::TypicalAcceptance(const EngineOptions& options, int max_depth,
                                      int max_logits_rows)
-    : rule_{log_of("posterior_threshold", options.posterior_threshold),
-            log_of("posterior_alpha", options.posterior_alpha)},
+    : Acceptance(options.max_num_seqs, {log_of("posterior_threshold", options.posterior_threshold),
+                                        log_of("posterior_alpha", options.posterior_alpha)}),
       max_depth_(max_depth),
       log_probs_(max_logits_rows),
       entropies_(max_logits_rows),
@@ -40,8 +40,8 @@ TypicalAcceptance::TypicalAcceptance(const EngineOptions& options, int max_depth
   roots_.reserve(options.max_num_seqs);
 }
 
-void TypicalAcceptance::accept(Backend& backend, StepPlan& plan, const RowBatch& batch,
-                               Tensor logits) {
+void TypicalAcceptance::walk(Backend& backend, StepPlan& plan, const RowBatch& batch,
+                             Tensor logits) {
   start(plan);
   while (!level_.empty()) {
     judge(backend, batch, logits);

@@ -17,9 +17,11 @@ class TypicalAcceptance final : public Acceptance {
  public:
   TypicalAcceptance(const EngineOptions& options, int max_depth, int max_logits_rows);
 
-  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) override;
+  void walk(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) override;
 
  private:
+  bool typical() const override { return true; }
+
   struct Node {
     PlanEntry* entry;
     int node;  // of the tree
@@ -32,7 +34,6 @@ class TypicalAcceptance final : public Acceptance {
   void keep_path(PlanEntry& entry, const RowBatch& batch);
   void draw_roots(Backend& backend, StepPlan& plan, Tensor logits);
 
-  TypicalRule rule_;
   int max_depth_;
   std::vector<Node> level_, next_level_;  // accepted nodes that have children
   std::vector<PosteriorRow> rows_;

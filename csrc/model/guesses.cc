@@ -37,7 +37,7 @@ std::vector<int32_t> Heads::guesses(const HostTensor& hidden, std::span<const in
     const Tensor states = block.slice(0, std::min(kBlockRows, rows - first));
     backend.upload(states, source + first * states.row_bytes());
     const auto ids =
-        heads.forward(backend, states, roots.subspan(first, states.rows), num_heads(), workspace);
+        heads.guess(backend, states, roots.subspan(first, states.rows), num_heads(), workspace);
     for (int64_t i = 0; i < num_heads() * states.rows; ++i) {  // (heads, rows) to (rows, heads)
       const int64_t row = first + i % states.rows, head = i / states.rows;
       std::copy_n(ids.begin() + i * top_k, top_k, out.begin() + (row * num_heads() + head) * top_k);

@@ -119,15 +119,12 @@ bool KvCache::same_next_page(int slot, std::span<const int32_t> tokens, int othe
                             page_tokens(other_tokens, a.published));
 }
 
-void KvCache::append(int slot, std::span<const int32_t> rows) {
-  for (const int32_t row : rows) {
-    const int32_t position = slots_[slot].committed++;
-    pending_.push_back({row, slots_[slot].table[position / kPageSize], position});
-  }
+void KvCache::offer(int slot, int32_t row, int32_t position) {
+  pending_.push_back({row, slots_[slot].table[position / kPageSize], position});
 }
 
-void KvCache::commit(Backend& backend, const Workspace& workspace) {
-  ops::commit(backend, layout_, workspace.all_keys(), workspace.all_values(), pending_);
+void KvCache::commit(Backend& backend, const Workspace& workspace, Tensor kept) {
+  ops::commit(backend, layout_, workspace.all_keys(), workspace.all_values(), pending_, kept);
   pending_.clear();
 }
 

@@ -54,12 +54,15 @@ class KvCache {
   bool same_next_page(int slot, std::span<const int32_t> tokens, int other,
                       std::span<const int32_t> other_tokens) const;
 
-  /// Makes room for `rows` queued rows, so that append() does not allocate.
+  /// Makes room for `rows` queued rows, so that offer() does not allocate.
   void reserve_commits(int rows) { pending_.reserve(rows); }
-  /// Queues rows of the last forward pass, in order, as the next positions of `slot`.
-  void append(int slot, std::span<const int32_t> rows);
-  /// Copies all queued rows from the workspace.
-  void commit(Backend& backend, const Workspace& workspace);
+  /// Queues row `row` of the last forward pass, which `slot` may keep at `position`.
+  void offer(int slot, int32_t row, int32_t position);
+  /// Copies those of the queued rows that are kept (see Decisions; without a tensor all) from the
+  /// workspace.
+  void commit(Backend& backend, const Workspace& workspace, Tensor kept = {});
+  /// Counts positions that were kept as committed.
+  void advance(int slot, int positions) { slots_[slot].committed += positions; }
 
  private:
   struct Slot {

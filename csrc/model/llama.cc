@@ -1,6 +1,8 @@
 #include "model/llama.h"
 
+#include <algorithm>
 #include <cmath>
+#include <ranges>
 
 #include "backend/ops.h"
 #include "base/check.h"
@@ -100,8 +102,12 @@ void Llama::mlp(Backend& backend, const Layer& layer, int64_t rows, Workspace& w
 void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
                    Workspace& ws) const {
   const auto count = static_cast<int64_t>(rows.size());
-  const Tensor picked = ws.picked(count);
-  ops::gather_rows(backend, picked, ws.hidden(batch_rows), rows);
+  Tensor picked = ws.hidden(batch_rows);
+  if (!std::ranges::equal(rows, std::views::iota(0, static_cast<int>(batch_rows)))) {
+    picked = ws.picked(count);
+    backend.upload(ws.picks(count), rows.data());
+    ops::gather_rows(backend, picked, ws.hidden(batch_rows), ws.picks(count));
+  }
   ops::linear(backend, ws.logits(count), picked, lm_head(), Epilogue::store);
 }
 

@@ -24,7 +24,8 @@ class Llama {
   /// values in workspace.keys and .values.
   void forward(Backend& backend, const RowBatch& batch, const KvLayout& cache, const Rope& rope,
                Workspace& workspace) const;
-  /// lm_head over `rows` of the last forward pass, into workspace.logits(rows.size()).
+  /// lm_head over `rows`, each below `batch_rows`, of the last forward pass, into
+  /// workspace.logits(rows.size()).
   void logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
               Workspace& workspace) const;
 

@@ -17,8 +17,9 @@ HeadsWorkspace::HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64
   next_ = store_.add(backend.compute_dtype(), rows, hidden);
   logits_ = store_.add(DType::f32, rows, heads.draft_vocab());
   values_ = store_.add(DType::f32, rows, top_k);
+  roots_ = store_.add(DType::i32, 1, max_rows);
   ids_ = store_.add(DType::i32, rows, top_k);
-  if (heads.maps_ids()) mapped_.resize(static_cast<size_t>(rows * top_k));
+  tokens_.resize(static_cast<size_t>(rows * top_k));
 }
 
 MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source)
@@ -83,48 +84,57 @@ void MedusaHeads::load_projection(Backend& backend, const Llama& llama,
   }
 }
 
-std::span<const int32_t> MedusaHeads::forward(Backend& backend, Tensor hidden,
-                                              std::span<const int32_t> roots, int num_heads,
-                                              HeadsWorkspace& ws) const {
-  const int64_t rows = num_heads * hidden.rows;
+void MedusaHeads::forward(Backend& backend, Tensor hidden, Tensor roots, int num_heads,
+                          HeadsWorkspace& ws, Tensor ids) const {
   Tensor input = hidden;
   if (grounded()) {
     input = ws.grounded_.slice(0, hidden.rows);
     ops::append_embedding(backend, input, hidden, *embedding_, roots);
   }
-  residual_blocks(backend, input, num_heads, ws);
-  project(backend, hidden.rows, num_heads, ws);
-  const Tensor ids = ws.ids_.slice(0, rows);
+  project(backend, residual_blocks(backend, input, num_heads, ws), num_heads, ws);
+  const int64_t rows = num_heads * hidden.rows;
   ops::top_k(backend, ws.values_.slice(0, rows), ids, ws.logits_.slice(0, rows));
-  const std::span<const int32_t> best{static_cast<const int32_t*>(backend.download(ids)),
-                                      static_cast<size_t>(rows * ids.cols)};
-  if (token_map_.empty()) return best;
-  for (size_t i = 0; i < best.size(); ++i) ws.mapped_[i] = token_map_[best[i]];
-  return std::span(ws.mapped_).first(best.size());
 }
 
-void MedusaHeads::residual_blocks(Backend& backend, Tensor input, int num_heads,
-                                  HeadsWorkspace& ws) const {
+std::span<const int32_t> MedusaHeads::guess(Backend& backend, Tensor hidden,
+                                            std::span<const int32_t> roots, int num_heads,
+                                            HeadsWorkspace& ws) const {
+  const Tensor at{ws.roots_.data, DType::i32, 1, hidden.rows};
+  const Tensor ids = ws.ids_.slice(0, num_heads * hidden.rows);
+  backend.upload(at, roots.data());
+  forward(backend, hidden, at, num_heads, ws, ids);
+  const auto* found = static_cast<const int32_t*>(backend.download(ids));
+  const std::span tokens = std::span(ws.tokens_).first(static_cast<size_t>(ids.rows * ids.cols));
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = token(found[i]);
+  return tokens;
+}
+
+// The states after the last block: (heads · rows, hidden).
+Tensor MedusaHeads::residual_blocks(Backend& backend, Tensor input, int num_heads,
+                                    HeadsWorkspace& ws) const {
   const int64_t rows = input.rows;
+  Tensor state = ws.state_.slice(0, num_heads * rows), next = ws.next_.slice(0, num_heads * rows);
   for (int layer = 0; layer < num_layers(); ++layer) {
     for (int head = 0; head < num_heads; ++head) {
-      const Tensor in = layer == 0 ? input : ws.state_.slice(head * rows, rows);
-      ops::linear(backend, ws.next_.slice(head * rows, rows), in, residual_[head][layer],
+      const Tensor in = layer == 0 ? input : state.slice(head * rows, rows);
+      ops::linear(backend, next.slice(head * rows, rows), in, residual_[head][layer],
                   Epilogue::residual_silu);
     }
-    std::swap(ws.state_, ws.next_);
+    std::swap(state, next);
   }
+  return state;
 }
 
-void MedusaHeads::project(Backend& backend, int64_t rows, int num_heads, HeadsWorkspace& ws) const {
+void MedusaHeads::project(Backend& backend, Tensor states, int num_heads,
+                          HeadsWorkspace& ws) const {
+  const Tensor logits = ws.logits_.slice(0, states.rows);
   if (projection_.empty()) {
-    const int64_t all = num_heads * rows;
-    ops::linear(backend, ws.logits_.slice(0, all), ws.state_.slice(0, all), shared_projection(),
-                Epilogue::store);
+    ops::linear(backend, logits, states, shared_projection(), Epilogue::store);
     return;
   }
+  const int64_t rows = states.rows / num_heads;
   for (int head = 0; head < num_heads; ++head) {
-    ops::linear(backend, ws.logits_.slice(head * rows, rows), ws.state_.slice(head * rows, rows),
+    ops::linear(backend, logits.slice(head * rows, rows), states.slice(head * rows, rows),
                 projection_[head], Epilogue::store);
   }
 }

@@ -27,8 +27,9 @@ class HeadsWorkspace {
   Tensor grounded_;              // C (rows, 2 · hidden), grounded heads only
   Tensor state_, next_;          // C (heads · rows, hidden)
   Tensor logits_;                // f32 (heads · rows, draft vocab)
-  Tensor values_, ids_;          // f32, i32 (heads · rows, top_k)
-  std::vector<int32_t> mapped_;  // as ids_, where ids are mapped to tokens
+  Tensor values_;                // f32 (heads · rows, top_k)
+  Tensor roots_, ids_;           // i32 (1, rows), (heads · rows, top_k), of guess()
+  std::vector<int32_t> tokens_;  // as ids_
 };
 
 /// Medusa heads: L ResBlocks x + silu(W x + b), then a projection to the draft vocabulary
@@ -39,11 +40,15 @@ class MedusaHeads {
  public:
   MedusaHeads(Backend& backend, const Llama& llama, const Heads::Source& source);
 
-  /// The best `top_k` tokens of the first `num_heads` heads for every row of `hidden` (C, post
-  /// norm): (heads, rows, top_k) ids, best first, valid until the next call. `roots`: the token
-  /// that follows each row, which grounded heads look at.
-  std::span<const int32_t> forward(Backend& backend, Tensor hidden, std::span<const int32_t> roots,
-                                   int num_heads, HeadsWorkspace& workspace) const;
+  /// The best ids of the first `num_heads` heads for every row of `hidden` (C, post norm), into
+  /// `ids`: i32 (heads · rows, top_k), best first, of the draft vocabulary. `roots`, i32 (1, rows):
+  /// the token that follows each row, which grounded heads look at.
+  void forward(Backend& backend, Tensor hidden, Tensor roots, int num_heads,
+               HeadsWorkspace& workspace, Tensor ids) const;
+  /// The same from and for the host: tokens, valid until the next call.
+  std::span<const int32_t> guess(Backend& backend, Tensor hidden, std::span<const int32_t> roots,
+                                 int num_heads, HeadsWorkspace& workspace) const;
+  int32_t token(int32_t id) const { return token_map_.empty() ? id : token_map_[id]; }
 
   int num_heads() const { return static_cast<int>(residual_.size()); }
   int num_layers() const { return static_cast<int>(residual_[0].size()); }
@@ -51,15 +56,14 @@ class MedusaHeads {
   bool grounded() const { return embedding_ != nullptr; }
   int64_t hidden_size() const { return residual_[0][0].out_features; }
   int64_t draft_vocab() const { return draft_vocab_; }
-  bool maps_ids() const { return !token_map_.empty(); }
   size_t weight_bytes() const;
 
  private:
   void check_token_map(int vocab_size) const;
   void load_residual(Backend& backend, const Heads::Source& source, int64_t hidden);
   void load_projection(Backend& backend, const Llama& llama, const Heads::Source& source);
-  void residual_blocks(Backend& backend, Tensor input, int num_heads, HeadsWorkspace& ws) const;
-  void project(Backend& backend, int64_t rows, int num_heads, HeadsWorkspace& ws) const;
+  Tensor residual_blocks(Backend& backend, Tensor input, int num_heads, HeadsWorkspace& ws) const;
+  void project(Backend& backend, Tensor states, int num_heads, HeadsWorkspace& ws) const;
   const Weight& shared_projection() const {
     return trimmed_lm_head_.storage ? trimmed_lm_head_ : *lm_head_;
   }

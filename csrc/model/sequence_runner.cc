@@ -42,10 +42,10 @@ void SequenceRunner::forward() {
 }
 
 void SequenceRunner::commit_chain() {
-  std::vector<int32_t> rows(batch_.num_rows());
-  std::iota(rows.begin(), rows.end(), 0);
-  cache_.append(0, rows);
+  const auto rows = static_cast<int>(batch_.num_rows());
+  for (int row = 0; row < rows; ++row) cache_.offer(0, row, batch_.positions[row]);
   cache_.commit(backend_, workspace_);
+  cache_.advance(0, rows);
 }
 
 void SequenceRunner::flush(const OnHidden& on_hidden) {

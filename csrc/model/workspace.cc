@@ -18,6 +18,7 @@ Workspace::Workspace(Backend& backend, const ModelConfig& config, DType cache, i
   mlp_ = store_.add(compute, max_rows, config.intermediate_size);
   hidden_ = store_.add(compute, max_rows, hidden);
   picked_ = store_.add(compute, max_logits_rows, hidden);
+  picks_ = store_.add(DType::i32, 1, max_logits_rows);
   logits_ = store_.add(DType::f32, max_logits_rows, config.vocab_size);
   const int64_t cache_cols = config.num_key_value_heads * kv_head_cols(cache, config.head_dim);
   keys_ = store_.add(cache, layer_rows, cache_cols);

@@ -27,7 +27,8 @@ class Workspace {
   Tensor mlp(int64_t rows) const { return mlp_.slice(0, rows); }            // C
   Tensor hidden(int64_t rows) const { return hidden_.slice(0, rows); }      // C, after final norm
   Tensor picked(int64_t rows) const { return picked_.slice(0, rows); }      // C, rows of hidden
-  Tensor logits(int64_t rows) const { return logits_.slice(0, rows); }      // f32 (rows, vocab)
+  Tensor picks(int64_t rows) const { return {picks_.data, DType::i32, 1, rows}; }  // their numbers
+  Tensor logits(int64_t rows) const { return logits_.slice(0, rows); }  // f32 (rows, vocab)
 
   /// Fresh keys of one layer: (rows, KvLayout::row_cols()). Layers lie max_rows apart.
   Tensor keys(int layer, int64_t rows) const { return keys_.slice(layer * max_rows_, rows); }
@@ -39,7 +40,8 @@ class Workspace {
  private:
   int max_rows_;
   TensorStore store_;
-  Tensor residual_, normed_, qkv_, q_, attended_, mlp_, hidden_, picked_, logits_, keys_, values_;
+  Tensor residual_, normed_, qkv_, q_, attended_, mlp_, hidden_, picked_, picks_, logits_, keys_,
+      values_;
 };
 
 }  // namespace medusa

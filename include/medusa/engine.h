@@ -34,7 +34,7 @@ struct StepOutput {
 
 /// Seconds of forward passes, by what they were spent on.
 struct StepTimes {
-  double draft = 0;    // laying out rows
+  double draft = 0;    // laying out rows and handing them over
   double forward = 0;  // the backbone, logits included
   double accept = 0;
   double commit = 0;  // appending to the cache, recording

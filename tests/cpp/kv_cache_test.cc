@@ -46,8 +46,11 @@ class Driver {
     std::vector<int32_t> all(rows);
     std::iota(all.begin(), all.end(), 0);
     impl_.llama.logits(*impl_.backend, all, rows, workspace_);
-    cache_.append(0, keep);
-    cache_.commit(*impl_.backend, workspace_);
+    std::vector<int32_t> kept(rows, 0);
+    for (const int32_t row : keep) kept[row] = 1;
+    for (int row = 0; row < rows; ++row) cache_.offer(0, row, batch.positions[row]);
+    cache_.commit(*impl_.backend, workspace_, {kept.data(), DType::i32, 1, rows});
+    cache_.advance(0, static_cast<int>(keep.size()));
     std::vector<std::vector<float>> logits;
     for (int row = 0; row < rows; ++row) {
       const float* from = workspace_.logits(rows).row<float>(row);

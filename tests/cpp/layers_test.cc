@@ -159,12 +159,15 @@ TEST_P(LayersTest, gather_rows_copies) {
   const auto backend = GetParam().backend();
   const Matrix x = random_matrix(GetParam().dtype(), 9, 33, 8);
   const Matrix out(GetParam().dtype(), 3, 33);
-  const std::vector<int32_t> rows = {8, 0, 8};
-  ops::gather_rows(*backend, out, x, rows);
+  std::vector<int32_t> rows = {8, 0, 8};
+  const Tensor picks{rows.data(), DType::i32, 1, 3};
+  ops::gather_rows(*backend, out, x, picks);
   for (int64_t r = 0; r < 3; ++r) EXPECT_TRUE(out.same_row(r, x, rows[static_cast<size_t>(r)]));
   EXPECT_TRUE(out.guards_intact());
-  const std::vector<int32_t> outside = {0, 9, 1};
-  EXPECT_THROW(ops::gather_rows(*backend, out, x, outside), InvalidArgument);
+  EXPECT_THROW(ops::gather_rows(*backend, out, x, {rows.data(), DType::i32, 1, 2}),
+               InvalidArgument);
+  EXPECT_THROW(ops::gather_rows(*backend, out, x, {rows.data(), DType::f32, 1, 3}),
+               InvalidArgument);
 }
 
 }  // namespace

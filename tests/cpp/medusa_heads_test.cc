@@ -19,7 +19,7 @@ std::vector<int32_t> guesses(const Model& model, const Heads& heads, std::vector
   Backend& backend = *model.impl()->backend;
   HeadsWorkspace workspace(backend, heads.impl()->heads, 2, kHeads, top_k);
   const Tensor rows{hidden.data(), DType::f32, 2, 64};
-  const auto ids = heads.impl()->heads.forward(backend, rows, roots, kHeads, workspace);
+  const auto ids = heads.impl()->heads.guess(backend, rows, roots, kHeads, workspace);
   return {ids.begin(), ids.end()};
 }
 

@@ -63,6 +63,34 @@ TEST_P(CudaEngineTest, medusa_equals_plain_for_one_and_four_sequences) {
   }
 }
 
+// Who has rules sends the whole step's acceptance to the host, level by level.
+TEST_P(CudaEngineTest, answers_are_the_same_whether_device_or_host_accepts) {
+  TinyModel source = tiny();
+  const Model model = source.load();
+  const Heads heads = source.random_heads(model, 4, GetParam().projection, GetParam().grounded);
+  for (const AcceptanceMethod method : {AcceptanceMethod::exact, AcceptanceMethod::typical}) {
+    const auto answers = [&](bool host) {
+      std::mt19937 random(9);
+      Engine engine(model, heads, Tree({{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0}}),
+                    {.max_num_seqs = 4, .max_model_len = 128, .acceptance_method = method});
+      auto neighbour = params_for(0, false);
+      neighbour.logprobs = 2;
+      if (host) neighbour.logit_bias = {{3, 0.5f}};
+      neighbour.max_tokens = 15;
+      const int64_t other = engine.submit(random_prompt(random, 20, 101), neighbour);
+      for (int i = 1; i < 4; ++i) {
+        auto params = params_for(i, GetParam().greedy);
+        params.speculative = i != 3;
+        engine.submit(random_prompt(random, 30 * i, 101), params);
+      }
+      auto all = run(engine);
+      all.erase(other);
+      return all;
+    };
+    EXPECT_EQ(answers(true), answers(false));
+  }
+}
+
 TEST_P(CudaEngineTest, logits_are_those_of_the_cpu) {
   TinyModel source = tiny();
   const Model cuda = source.load();

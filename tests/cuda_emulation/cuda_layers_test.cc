@@ -144,11 +144,14 @@ TEST_P(CudaLayersTest, embeds_rows_and_appends_them) {
   const Matrix table = random_matrix(dtype(), 45, 96, 8), x = random_matrix(dtype(), 3, 64, 9);
   const HostTensor host = host_tensor(table);
   const Weight packed = backend->prepare_weight({.parts = {&host}, .name = "table"});
-  const std::vector<int32_t> ids = {44, 0, 31};
+  std::vector<int32_t> ids = {44, 0, 31};
+  const Buffer memory = backend->allocate(sizeof(int32_t) * 3);
+  const Tensor at{memory.data(), DType::i32, 1, 3};
+  backend->upload(at, ids.data());
   const Resident rows(*backend, Matrix(DType::f32, 3, 96)), in(*backend, x),
       both(*backend, Matrix(dtype(), 3, 64 + 96));
   ops::embed(*backend, rows, packed, ids);
-  ops::append_embedding(*backend, both, in, packed, ids);
+  ops::append_embedding(*backend, both, in, packed, at);
   const Matrix embedded = rows.fetch(), appended = both.fetch();
   for (int64_t r = 0; r < 3; ++r) {
     for (int64_t c = 0; c < 96; ++c) {
@@ -165,7 +168,10 @@ TEST_P(CudaLayersTest, gather_rows_copies) {
     const Matrix x = random_matrix(dtype(), 9, cols, 8);
     const Resident in(*backend, x), out(*backend, Matrix(dtype(), 3, cols));
     const std::vector<int32_t> rows = {8, 0, 8};
-    ops::gather_rows(*backend, out, in, rows);
+    const Buffer memory = backend->allocate(sizeof(int32_t) * 3);
+    const Tensor at{memory.data(), DType::i32, 1, 3};
+    backend->upload(at, rows.data());
+    ops::gather_rows(*backend, out, in, at);
     const Matrix found = out.fetch();
     for (int64_t r = 0; r < 3; ++r) {
       EXPECT_TRUE(found.same_row(r, x, rows[static_cast<size_t>(r)]));

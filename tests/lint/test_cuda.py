@@ -18,6 +18,7 @@ HELPERS = {
     "backend/cuda/kernels.h",
     "backend/cuda/launch.h",
     "backend/cuda/packing.h",
+    "backend/typical_rule.h",
     "base/philox.h",
 }
 FOREIGN = re.compile(

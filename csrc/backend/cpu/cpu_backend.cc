@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/commit.h"
 #include "backend/cpu/logprobs.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_rows.h"
@@ -75,6 +77,13 @@ class CpuBackend final : public Backend {
     return pack_weight(source, compute_, weight_format_, pool_);
   }
 
+  void replay(FunctionRef<void()> body) override { body(); }
+  void stamp(Tensor out) override {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    const int64_t time = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+    std::memcpy(out.data, &time, sizeof time);
+  }
+
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
     pool_.parallel_for(out.rows, row_grain(out.cols), [&](int64_t first, int64_t last, int) {
       for (int64_t r = first; r < last; ++r) {
@@ -83,13 +92,12 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void append_embedding(Tensor out, Tensor x, const Weight& table,
-                        std::span<const int32_t> ids) override {
+  void append_embedding(Tensor out, Tensor x, const Weight& table, Tensor ids) override {
     const int64_t width = table.in_features;
     auto* wide = static_cast<float*>(scratch_.reserve(static_cast<size_t>(width) * sizeof(float)));
     for (int64_t r = 0; r < out.rows; ++r) {
       std::memcpy(out.row<char>(r), x.row<char>(r), x.row_bytes());
-      read_row(wide, table, ids[static_cast<size_t>(r)]);
+      read_row(wide, table, ids.row<int32_t>(0)[r]);
       append_row(out, r, x.cols, {wide, static_cast<size_t>(width)});
     }
   }
@@ -129,9 +137,9 @@ class CpuBackend final : public Backend {
     cpu::tree_attention(kernels_, pool_, scratch_, out, in, batch);
   }
 
-  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
-    for (size_t i = 0; i < rows.size(); ++i) {
-      std::memcpy(out.row<char>(static_cast<int64_t>(i)), x.row<char>(rows[i]), x.row_bytes());
+  void gather_rows(Tensor out, Tensor x, Tensor rows) override {
+    for (int64_t i = 0; i < rows.cols; ++i) {
+      std::memcpy(out.row<char>(i), x.row<char>(rows.row<int32_t>(0)[i]), x.row_bytes());
     }
   }
 
@@ -163,15 +171,15 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void commit(const KvLayout& cache, Tensor keys, Tensor values,
-              std::span<const CommitRow> rows) override {
-    const int64_t work = static_cast<int64_t>(rows.size()) * keys.cols;
-    pool_.parallel_for(cache.num_layers, row_grain(std::max<int64_t>(1, work)),
-                       [&](int64_t first, int64_t last, int) {
-                         for (int64_t layer = first; layer < last; ++layer) {
-                           commit_layer(cache, keys, values, rows, static_cast<int>(layer));
-                         }
-                       });
+  // To draw at all nodes is dear here: whoever walks draws at nodes of accepted paths alone.
+  bool accept(const Decisions&, Tensor, const RowBatch&, std::span<const AcceptSequence>,
+              const TypicalRule&) override {
+    return false;
+  }
+
+  void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
+              Tensor kept) override {
+    commit_rows(kernels_, pool_, kElementsPerThread, cache, keys, values, rows, kept);
   }
 
  private:
@@ -253,18 +261,6 @@ class CpuBackend final : public Backend {
       std::memcpy(tail, x.row<char>(x.rows - rest), bytes);
       std::memset(tail + bytes, 0, padded - bytes);
       a.tail = tail;
-    }
-  }
-
-  void commit_layer(const KvLayout& cache, Tensor keys, Tensor values,
-                    std::span<const CommitRow> rows, int layer) const {
-    const int64_t first_row = keys.rows / cache.num_layers * layer;
-    const auto append = kernels_.commit[cache_type(cache.dtype)];
-    for (const CommitRow& row : rows) {
-      const int64_t from = first_row + row.row;
-      append({keys.row<char>(from), values.row<char>(from), cache.key_tile(layer, row.page, 0),
-              cache.value_tile(layer, row.page, 0), row.position % kPageSize, cache.num_kv_heads,
-              cache.head_dim});
     }
   }
 

@@ -1,12 +1,13 @@
 #include <cstring>
 
 #include "backend/backend.h"
-#include "backend/cuda/attention_plan.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/logits_reader.h"
 #include "backend/cuda/pack.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/transfer.h"
+#include "backend/cuda/tree_acceptance.h"
+#include "backend/cuda/tree_attention.h"
 #include "base/check.h"
 #include "medusa/device.h"
 
@@ -16,7 +17,6 @@ namespace {
 
 constexpr int kLeastMajor = 8;       // bf16 tensor cores and asynchronous copies
 constexpr double kCacheShare = 0.8;  // of the memory that weights left
-constexpr int kMaxHeadDim = 256;
 
 static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
 static_assert(static_cast<int>(Finish::add) == static_cast<int>(Epilogue::add));
@@ -67,16 +67,22 @@ class CudaBackend final : public Backend {
     return on_device(host, blocks, pack_blocks(source, blocks));
   }
 
+  void replay(FunctionRef<void()> body) override { body(); }
+  void stamp(Tensor out) override { cuda::stamp(stream(), out.row<int64_t>(0)); }
+
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
-    if (out.rows > 0)
-      cuda::embed(stream(), format_of(table.segments[0].dtype), rows_of(table, ids),
-                  out.row<float>(0));
+    if (out.rows == 0) return;
+    const int32_t* at = indices_.of(bound(), ids);
+    cuda::embed(stream(), format_of(table.segments[0].dtype),
+                {pieces_of(table), at, static_cast<int>(out.rows), static_cast<int>(out.cols)},
+                out.row<float>(0));
   }
 
-  void append_embedding(Tensor out, Tensor x, const Weight& table,
-                        std::span<const int32_t> ids) override {
+  void append_embedding(Tensor out, Tensor x, const Weight& table, Tensor ids) override {
     if (out.rows == 0) return;
-    cuda::append_embedding(stream(), format_of(table.segments[0].dtype), rows_of(table, ids),
+    cuda::append_embedding(stream(), format_of(table.segments[0].dtype),
+                           {pieces_of(table), ids.row<int32_t>(0), static_cast<int>(out.rows),
+                            static_cast<int>(table.in_features)},
                            x.data, static_cast<int>(x.cols), out.data);
   }
 
@@ -123,19 +129,13 @@ class CudaBackend final : public Backend {
   }
 
   void tree_attention(Tensor out, const AttentionInputs& in, const RowBatch& batch) override {
-    const KvLayout& cache = *in.cache;
-    check<DeviceError>(cache.head_dim <= kMaxHeadDim,
-                       "tree_attention: expected a head_dim of at most ", kMaxHeadDim,
-                       " on a GPU, found ", cache.head_dim);
-    plan_.lay_out(batch, in.num_heads / cache.num_kv_heads, in.sliding_window);
-    if (plan_.tiles().empty()) return;
-    cuda::tree_attention(stream(), element_of(compute_), attention_args(out, in, batch));
+    attention_.run(bound(), element_of(compute_), out, in, batch);
   }
 
-  void gather_rows(Tensor out, Tensor x, std::span<const int32_t> rows) override {
-    if (rows.empty()) return;
-    cuda::gather_rows(stream(), out.data, x.data, indices_.of(bound(), rows),
-                      static_cast<int>(rows.size()), x.row_bytes());
+  void gather_rows(Tensor out, Tensor x, Tensor rows) override {
+    if (rows.cols == 0) return;
+    cuda::gather_rows(stream(), out.data, x.data, rows.row<int32_t>(0), static_cast<int>(rows.cols),
+                      x.row_bytes());
   }
 
   void top_k(Tensor values, Tensor ids, Tensor logits) override {
@@ -160,17 +160,22 @@ class CudaBackend final : public Backend {
     reader_.posterior(bound(), logits, rows);
   }
 
-  void commit(const KvLayout& cache, Tensor keys, Tensor values,
-              std::span<const CommitRow> rows) override {
+  bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+              std::span<const AcceptSequence> sequences, const TypicalRule& rule) override {
+    return acceptance_.accept(bound(), out, logits, batch, sequences, rule);
+  }
+
+  void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
+              Tensor kept) override {
     if (rows.empty()) return;
     commits_.resize(rows.size());
     std::memcpy(commits_.data(), rows.data(), rows.size_bytes());
     cuda::commit(stream(),
                  {keys.data, values.data, cache.keys, cache.values,
                   targets_.of(bound(), std::span<const CommitTarget>(commits_)),
-                  static_cast<int>(rows.size()), static_cast<int>(keys.rows / cache.num_layers),
-                  cache.num_layers, cache.num_pages, cache.num_kv_heads,
-                  cache.head_dim * static_cast<int>(block_bytes(cache.dtype))});
+                  kept.row<int32_t>(0), static_cast<int>(rows.size()),
+                  static_cast<int>(keys.rows / cache.num_layers), cache.num_layers, cache.num_pages,
+                  cache.num_kv_heads, cache.head_dim * static_cast<int>(block_bytes(cache.dtype))});
   }
 
  private:
@@ -218,52 +223,16 @@ class CudaBackend final : public Backend {
     return buffer;
   }
 
-  EmbedArgs rows_of(const Weight& table, std::span<const int32_t> ids) {
-    return {pieces_of(table), indices_.of(bound(), ids), static_cast<int>(ids.size()),
-            static_cast<int>(table.in_features)};
-  }
-
-  AttentionArgs attention_args(Tensor out, const AttentionInputs& in, const RowBatch& batch) {
-    const KvLayout& cache = *in.cache;
-    const size_t layer = cache.bytes_per_side() / static_cast<size_t>(cache.num_layers) *
-                         static_cast<size_t>(in.layer);
-    const auto mirror = [&]<class T>(Mirror& to, const std::vector<T>& values) {
-      return to.of(bound(), std::span<const T>(values));
-    };
-    AttentionArgs a{};
-    a.q = in.q.row<float>(0);
-    a.keys = in.keys.data;
-    a.values = in.values.data;
-    a.key_pages = static_cast<const char*>(cache.keys) + layer;
-    a.value_pages = static_cast<const char*>(cache.values) + layer;
-    a.out = out.data;
-    a.sequences = mirror(sequences_, plan_.sequences());
-    a.tiles = mirror(tiles_, plan_.tiles());
-    a.positions = mirror(positions_, batch.positions);
-    a.paths = mirror(paths_, plan_.paths());
-    a.pages = mirror(pages_, plan_.pages());
-    a.num_tiles = static_cast<int>(plan_.tiles().size());
-    a.num_splits = plan_.num_splits();
-    a.path_stride = plan_.path_stride();
-    a.num_heads = in.num_heads;
-    a.num_kv_heads = cache.num_kv_heads;
-    a.head_dim = cache.head_dim;
-    a.window = in.sliding_window;
-    a.scale = in.scale;
-    a.partials = queue_.scratch.reserve<float>(stream(), attention_partials(a));
-    a.tickets = queue_.tickets.reserve<int>(stream(), attention_tickets(a));
-    return a;
-  }
-
   const DType compute_;
   const bool keeps_blocks_;
   const int device_;
   const std::shared_ptr<Backend> host_;
   Queue queue_;
-  Mirror indices_, positions_, sequences_, tiles_, paths_, pages_, targets_;
-  AttentionPlan plan_;
+  Mirror indices_, positions_, targets_;
+  TreeAttention attention_;
   std::vector<CommitTarget> commits_;
   LogitsReader reader_;
+  TreeAcceptance acceptance_;
 };
 
 std::string why_not(int device) {

@@ -155,16 +155,47 @@ struct SampleArgs {
 int64_t sample_bests(int64_t rows, int64_t vocab);
 void sample(const Stream& stream, const SampleArgs& args);
 
+/// As PosteriorRow: the tokens from `first_token` on, and where its entropy goes.
+struct JudgeRow {
+  DrawRow draw;
+  int32_t first_token, num_tokens, entropy;
+};
 struct PosteriorArgs {
   const float* logits;  // (…, vocab)
-  const DrawRow* rows;
-  const int32_t* first_token;  // (rows + 1) into tokens
+  const JudgeRow* rows;
   const int32_t* tokens;
   float* log_probs;  // as tokens
-  float* entropies;  // (rows)
+  float* entropies;
   int num_rows, vocab;
 };
 void posterior(const Stream& stream, const PosteriorArgs& args);
+
+/// How a sequence's rows are decided about: all kept, or a path of a tree.
+enum class AcceptKind : int32_t { chain, exact, typical };
+/// As AcceptSequence. `drawn` are of its last rows.
+struct AcceptRange {
+  int32_t first_row, num_rows, first_drawn, num_drawn;
+  AcceptKind kind;
+};
+struct AcceptArgs {
+  const AcceptRange* sequences;
+  const int32_t* tokens;   // (rows) of the batch
+  const int32_t* parents;  // (rows) counted from the sequence's first row, -1: none
+  const int32_t* depths;   // (rows)
+  const int32_t* drawn;
+  const float* log_probs;  // (rows) of typical trees, as in JudgedTree
+  const float* entropies;  // (rows)
+  float* scores;           // (rows)
+  float log_threshold, log_alpha;
+  int32_t* kept;  // (rows)
+  int32_t* last;  // (sequences)
+  int32_t* roots;
+  int count;  // sequences
+};
+void accept(const Stream& stream, const AcceptArgs& args);
+
+/// The device's clock in nanoseconds.
+void stamp(const Stream& stream, int64_t* out);
 
 struct CommitTarget {
   int32_t row, page, position;
@@ -175,6 +206,7 @@ struct CommitArgs {
   void* key_pages;  // C [layer][page][kv head][64][head_dim]
   void* value_pages;
   const CommitTarget* rows;
+  const int32_t* kept;  // [row] 0: left out; or null
   int num_rows, layer_rows, num_layers, num_pages, num_kv_heads;
   int head_bytes;  // of one head's key: a multiple of 16
 };

@@ -3,25 +3,21 @@
 #include <algorithm>
 
 namespace medusa::cuda {
-namespace {
 
 DrawRow draw_row(const SampleRow& row) {
   return {row.row, row.seed, row.position, row.temperature};
 }
 
-// Filters look at the whole distribution.
 bool needs_host(const SampleRow& row, int64_t vocab) {
   const bool filtered = row.min_p > 0 || row.top_p < 1 || (row.top_k > 0 && row.top_k < vocab);
   return row.rules.change_anything() || (row.temperature > 0 && filtered);
 }
 
-}  // namespace
-
 void LogitsReader::clear() {
   draws_.clear();
+  judged_.clear();
   special_.clear();
   tokens_.clear();
-  first_token_.assign(1, 0);
 }
 
 void LogitsReader::sample(Queue& queue, std::span<int32_t> ids, Tensor logits,
@@ -51,9 +47,10 @@ void LogitsReader::posterior(Queue& queue, Tensor logits, std::span<const Poster
       special_.add(i, rows[i].draw.row);
       continue;
     }
-    draws_.push_back(draw_row(rows[i].draw));
+    judged_.push_back({draw_row(rows[i].draw), static_cast<int32_t>(tokens_.size()),
+                       static_cast<int32_t>(rows[i].tokens.size()),
+                       static_cast<int32_t>(judged_.size())});
     tokens_.insert(tokens_.end(), rows[i].tokens.begin(), rows[i].tokens.end());
-    first_token_.push_back(static_cast<int32_t>(tokens_.size()));
   }
   judge(queue, logits, rows);
   special_.posterior(host_, fetch_special(queue, logits), rows);
@@ -83,21 +80,20 @@ void LogitsReader::draw(Queue& queue, std::span<int32_t> ids, Tensor logits,
 
 // Likewise. Entropies, then log-probabilities, come back in one piece.
 void LogitsReader::judge(Queue& queue, Tensor logits, std::span<const PosteriorRow> rows) {
-  if (draws_.empty()) return;
-  const size_t count = draws_.size() + tokens_.size();
+  if (judged_.empty()) return;
+  const size_t count = judged_.size() + tokens_.size();
   PosteriorArgs a{};
   a.logits = logits.row<float>(0);
-  a.rows = draw_rows_.of(queue, std::span<const DrawRow>(draws_));
-  a.first_token = first_tokens_.of(queue, std::span<const int32_t>(first_token_));
+  a.rows = judge_rows_.of(queue, std::span<const JudgeRow>(judged_));
   a.tokens = token_ids_.of(queue, std::span<const int32_t>(tokens_));
   a.entropies = queue.results.reserve<float>(queue.stream, static_cast<int64_t>(count));
-  a.log_probs = a.entropies + draws_.size();
-  a.num_rows = static_cast<int>(draws_.size());
+  a.log_probs = a.entropies + judged_.size();
+  a.num_rows = static_cast<int>(judged_.size());
   a.vocab = static_cast<int>(logits.cols);
   cuda::posterior(queue.stream, a);
   const void* landed = queue.landing.fetch(queue.stream, a.entropies, count * sizeof(float));
   const auto* entropy = static_cast<const float*>(landed);
-  const float* log_prob = entropy + draws_.size();
+  const float* log_prob = entropy + judged_.size();
   for (size_t i = 0; i < rows.size(); ++i) {
     if (special_.holds(i)) continue;
     *rows[i].entropy = *entropy++;

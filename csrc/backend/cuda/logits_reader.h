@@ -11,6 +11,11 @@
 
 namespace medusa::cuda {
 
+/// How the sampling kernels see a row.
+DrawRow draw_row(const SampleRow& row);
+/// Whether a row's draw needs the host: rules and filters look at the whole distribution.
+bool needs_host(const SampleRow& row, int64_t vocab);
+
 /// The verbs that look at logits and answer to the host: kernels for most rows, the CPU's back end
 /// for special ones.
 class LogitsReader {
@@ -29,9 +34,10 @@ class LogitsReader {
   Tensor fetch_special(Queue& queue, Tensor logits);
 
   Backend& host_;
-  Mirror draw_rows_, first_tokens_, token_ids_, picked_;
+  Mirror draw_rows_, judge_rows_, token_ids_, picked_;
   std::vector<DrawRow> draws_;
-  std::vector<int32_t> tokens_, first_token_;
+  std::vector<JudgeRow> judged_;
+  std::vector<int32_t> tokens_;
   SpecialRows special_;
 };
 

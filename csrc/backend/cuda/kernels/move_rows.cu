@@ -27,6 +27,7 @@ __global__ void gather_rows_kernel(char* out, const char* x, const int32_t* rows
 // Block (row, layer). A page's tile holds 64 keys, or values, of one head one after another.
 __global__ void commit_kernel(CommitArgs a) {
   const CommitTarget target = a.rows[blockIdx.x];
+  if (a.kept != nullptr && a.kept[target.row] == 0) return;
   const int64_t layer = blockIdx.y, row_bytes = int64_t{a.head_bytes} * a.num_kv_heads;
   const int64_t from = (layer * a.layer_rows + target.row) * row_bytes;
   const int64_t page = (layer * a.num_pages + target.page) * a.num_kv_heads;

@@ -30,9 +30,10 @@ __device__ __forceinline__ SoftmaxSums softmax_sums(const float* logits, int voc
 }
 
 __global__ void __launch_bounds__(kThreads) posterior_kernel(PosteriorArgs a) {
-  const DrawRow row = a.rows[blockIdx.x];
+  const JudgeRow judged = a.rows[blockIdx.x];
+  const DrawRow row = judged.draw;
   const float* logits = a.logits + row.row * a.vocab;
-  const int first = a.first_token[blockIdx.x], last = a.first_token[blockIdx.x + 1];
+  const int first = judged.first_token, last = first + judged.num_tokens;
   uint64_t best = 0;
   for (int i = threadIdx.x; i < a.vocab; i += kThreads) {
     best = Highest::join(best, ranked(logits[i], i));
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(kThreads) posterior_kernel(PosteriorArgs a) {
   best = reduce_block<Highest, kThreads>(best);
   const float top = ranked_value(best);
   if (takes_likeliest(row.temperature, top)) {
-    if (threadIdx.x == 0) a.entropies[blockIdx.x] = 0.0f;
+    if (threadIdx.x == 0) a.entropies[judged.entropy] = 0.0f;
     for (int i = first + static_cast<int>(threadIdx.x); i < last; i += kThreads) {
       a.log_probs[i] = a.tokens[i] == ranked_id(best) ? 0.0f : -INFINITY;
     }
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) posterior_kernel(PosteriorArgs a) {
   const SoftmaxSums sums = softmax_sums(logits, a.vocab, inverse, top);
   const float log_sum = logf(sums.weights);
   const float entropy = log_sum - sums.exponents / sums.weights;
-  if (threadIdx.x == 0) a.entropies[blockIdx.x] = entropy > 0.0f ? entropy : 0.0f;
+  if (threadIdx.x == 0) a.entropies[judged.entropy] = entropy > 0.0f ? entropy : 0.0f;
   for (int i = first + static_cast<int>(threadIdx.x); i < last; i += kThreads) {
     const float logit = logits[a.tokens[i]];
     a.log_probs[i] = logit > -INFINITY ? (logit - top) * inverse - log_sum : -INFINITY;
