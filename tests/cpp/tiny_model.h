@@ -15,12 +15,12 @@ namespace medusa::testing {
 class TinyModel {
  public:
   explicit TinyModel(unsigned seed = 1, ComputeType compute = ComputeType::bfloat16,
-                     int num_threads = 2, const std::string& device = "cpu")
+                     int num_threads = 2, const std::string& device = "cpu", int num_layers = 2)
       : random_(seed) {
     config_.vocab_size = 101;
     config_.hidden_size = 64;
     config_.intermediate_size = 96;
-    config_.num_hidden_layers = 2;
+    config_.num_hidden_layers = num_layers;
     config_.num_attention_heads = 4;
     config_.num_key_value_heads = 2;
     config_.head_dim = 16;

@@ -8,14 +8,23 @@
 #include <new>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "backend/cuda/runtime.h"
 #include "base/check.h"
 #include "emulated_stream.h"
 #include "emulator.h"
 
+struct CUgraphExec_st {
+  std::vector<std::function<void()>> nodes;
+};
 struct CUstream_st {
   std::deque<std::function<void()>> queue;
+  CUgraphExec_st* capture = nullptr;  // what is queued goes there
+  void add(std::function<void()> work) {
+    capture != nullptr ? capture->nodes.push_back(std::move(work))
+                       : queue.push_back(std::move(work));
+  }
   CUstream_st();
   ~CUstream_st();
 };
@@ -31,7 +40,8 @@ namespace {
 constexpr size_t kGuard = 256, kDefaultMemory = size_t{4} << 30;
 constexpr unsigned char kGuardByte = 0xa5;
 
-size_t memory = kDefaultMemory, used = 0, kernels = 0;
+size_t memory = kDefaultMemory, used = 0, kernels = 0, times_waited = 0;
+GraphUse graphs;
 std::map<const void*, size_t> allocations;
 std::set<CUstream_st*> streams;
 std::exception_ptr unseen;  // what went wrong where nothing could be thrown
@@ -87,7 +97,7 @@ void give_back_pinned(void* data, size_t) noexcept {
 }  // namespace
 
 void enqueue(CUstream_st* stream, std::function<void()> work) {
-  stream->queue.push_back([work = std::move(work)] {
+  stream->add([work = std::move(work)] {
     ++kernels;
     work();
   });
@@ -105,6 +115,8 @@ void check_device_memory() {
 
 void set_device_memory(size_t bytes) { memory = bytes; }
 size_t kernels_run() { return kernels; }
+size_t waits() { return times_waited; }
+GraphUse graph_use() { return graphs; }
 
 }  // namespace emulation
 
@@ -130,7 +142,7 @@ Buffer pinned_memory(size_t bytes) {
 Stream::Stream() : handle_(new CUstream_st) {}
 Stream::~Stream() { delete handle_; }
 void Stream::copy_to_device(void* to, const void* from, size_t bytes) const {
-  handle_->queue.emplace_back([=] { std::memcpy(to, from, bytes); });
+  handle_->add([=] { std::memcpy(to, from, bytes); });
 }
 void Stream::copy_to_host(void* to, const void* from, size_t bytes) const {
   copy_to_device(to, from, bytes);
@@ -139,16 +151,39 @@ void Stream::copy_on_device(void* to, const void* from, size_t bytes) const {
   copy_to_device(to, from, bytes);
 }
 void Stream::synchronize() const {
+  ++emulation::times_waited;
   emulation::drain(handle_);
   if (emulation::unseen) std::rethrow_exception(std::exchange(emulation::unseen, nullptr));
+}
+
+Graph::Graph(const Stream& stream, FunctionRef<void()> work) : handle_(new CUgraphExec_st) {
+  stream.handle()->capture = handle_;
+  try {
+    work();
+  } catch (...) {
+    stream.handle()->capture = nullptr;
+    delete handle_;
+    throw;
+  }
+  stream.handle()->capture = nullptr;
+  num_nodes_ = handle_->nodes.size();
+  ++emulation::graphs.made;
+}
+Graph::~Graph() {
+  if (handle_ != nullptr) emulation::drain_all();
+  delete handle_;
+}
+void Graph::launch(const Stream& stream) const {
+  ++emulation::graphs.launched;
+  emulation::graphs.nodes = num_nodes_;
+  for (const auto& node : handle_->nodes) stream.handle()->add(node);
 }
 
 Event::Event() : handle_(new CUevent_st) {}
 Event::~Event() { delete handle_; }
 void Event::record(const Stream& stream) const {
   handle_->stream = stream.handle();
-  stream.handle()->queue.emplace_back(
-      [event = handle_] { event->reached = std::chrono::steady_clock::now(); });
+  stream.handle()->add([event = handle_] { event->reached = std::chrono::steady_clock::now(); });
 }
 void Event::synchronize() const { emulation::drain(handle_->stream); }
 double Event::milliseconds_since(const Event& earlier) const {

@@ -15,7 +15,14 @@ void enqueue(CUstream_st* stream, std::function<void()> work);
 void check_device_memory();
 /// Memory of the emulated device; what is asked for beyond it fails as it does on a GPU.
 void set_device_memory(size_t bytes);
-/// Kernels that streams have run so far.
+/// Kernels that streams have run so far, and how often the host waited for a stream.
 size_t kernels_run();
+size_t waits();
+
+/// Graphs so far, and how many nodes the one that was launched last has.
+struct GraphUse {
+  size_t made = 0, launched = 0, nodes = 0;
+};
+GraphUse graph_use();
 
 }  // namespace medusa::emulation

@@ -70,7 +70,8 @@ def test_pybind11_is_known_in_bindings_only() -> None:
 @pytest.mark.parametrize(
     ("pattern", "home"),
     [
-        (r"\bgetenv\b", "csrc/backend/cpu/isa.cc"),
+        (r'\bgetenv\b(?!\("MEDUSA_CUDA_GRAPHS"\))', "csrc/backend/cpu/isa.cc"),
+        (r"\bgetenv\(.MEDUSA_CUDA_GRAPHS", "csrc/backend/cuda/graph_cache.cc"),
         (
             r"\barch_prctl\b|SYS_arch_prctl|__get_cpuid|__cpuid\b|\bcpuid\.h\b",
             "csrc/backend/cpu/isa.cc",

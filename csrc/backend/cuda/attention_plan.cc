@@ -1,6 +1,8 @@
 #include "backend/cuda/attention_plan.h"
 
 #include <algorithm>
+#include <bit>
+#include <span>
 
 #include "backend/kv_layout.h"
 #include "base/check.h"
@@ -9,9 +11,19 @@ namespace medusa::cuda {
 
 static_assert(kAttentionChunk == kPageSize);
 
+namespace {
+
+int page_count(const SequenceRows& sequence) {
+  return (sequence.committed + kPageSize - 1) / kPageSize;
+}
+
+}  // namespace
+
 void AttentionPlan::lay_out(const RowBatch& batch, int group, int window) {
   check<DeviceError>(group <= kTileQueries, "tree_attention: expected at most ", kTileQueries,
                      " heads for one key/value head on a GPU, found ", group);
+  if (knows(batch, group, window)) return;
+  remember(batch, group, window);
   sequences_.clear();
   tiles_.clear();
   pages_.clear();
@@ -21,14 +33,40 @@ void AttentionPlan::lay_out(const RowBatch& batch, int group, int window) {
     add_sequence(sequence);
     add_tiles(batch, sequence, kTileQueries / group, window);
   }
+  num_splits_ = static_cast<int>(std::bit_ceil(static_cast<unsigned>(num_splits_)));
   add_paths(batch);
+}
+
+bool AttentionPlan::knows(const RowBatch& batch, int group, int window) const {
+  if (group != group_ || window != window_) return false;
+  if (batch.positions != positions_ || batch.parents != parents_) return false;
+  auto known = sequences_.begin();
+  for (const SequenceRows& s : batch.sequences) {
+    if (s.num_rows == 0) continue;
+    if (known == sequences_.end()) return false;
+    const auto pages = std::span(pages_).subspan(static_cast<size_t>(known->first_page));
+    const auto count = static_cast<size_t>(page_count(s));
+    if (known->first_row != s.first_row || known->committed != s.committed ||
+        known->chain != static_cast<int32_t>(s.chain) || pages.size() < count ||
+        !std::equal(s.pages, s.pages + count, pages.begin())) {
+      return false;
+    }
+    ++known;
+  }
+  return known == sequences_.end();
+}
+
+void AttentionPlan::remember(const RowBatch& batch, int group, int window) {
+  positions_ = batch.positions;
+  parents_ = batch.parents;
+  group_ = group;
+  window_ = window;
 }
 
 void AttentionPlan::add_sequence(const SequenceRows& sequence) {
   sequences_.push_back({sequence.first_row, sequence.committed, static_cast<int32_t>(pages_.size()),
                         sequence.chain ? 1 : 0});
-  const int count = (sequence.committed + kPageSize - 1) / kPageSize;
-  pages_.insert(pages_.end(), sequence.pages, sequence.pages + count);
+  pages_.insert(pages_.end(), sequence.pages, sequence.pages + page_count(sequence));
 }
 
 void AttentionPlan::add_tiles(const RowBatch& batch, const SequenceRows& sequence,

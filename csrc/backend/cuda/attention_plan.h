@@ -21,9 +21,12 @@ class AttentionPlan {
   const std::vector<int32_t>& paths() const { return paths_; }  // (rows, path_stride)
   const std::vector<int32_t>& pages() const { return pages_; }  // of all sequences
   int path_stride() const { return path_stride_; }
-  int num_splits() const { return num_splits_; }  // most that a tile has
+  // Most that a tile has, or more: a power of two, so that a launch stays the same for a while.
+  int num_splits() const { return num_splits_; }
 
  private:
+  bool knows(const RowBatch& batch, int group, int window) const;
+  void remember(const RowBatch& batch, int group, int window);
   void add_sequence(const SequenceRows& sequence);
   void add_tiles(const RowBatch& batch, const SequenceRows& sequence, int rows_per_tile,
                  int window);
@@ -32,6 +35,9 @@ class AttentionPlan {
   std::vector<AttentionSequence> sequences_;
   std::vector<AttentionTile> tiles_;
   std::vector<int32_t> paths_, pages_;
+  // What it was laid out for: layers ask for the same.
+  std::vector<int32_t> parents_, positions_;
+  int group_ = 0, window_ = 0;
   int path_stride_ = 1;
   int num_splits_ = 1;
 };

@@ -4,8 +4,8 @@
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/logits_reader.h"
 #include "backend/cuda/pack.h"
+#include "backend/cuda/queue.h"
 #include "backend/cuda/runtime.h"
-#include "backend/cuda/transfer.h"
 #include "backend/cuda/tree_acceptance.h"
 #include "backend/cuda/tree_attention.h"
 #include "base/check.h"
@@ -53,11 +53,9 @@ class CudaBackend final : public Backend {
     return static_cast<size_t>(kCacheShare * static_cast<double>(free_memory()));
   }
   void upload(Tensor out, const void* from) override {
-    bound().staging.copy(queue_.stream, out.data, from, out.bytes());
+    bound().upload(out.data, from, out.bytes());
   }
-  const void* download(Tensor x) override {
-    return bound().landing.fetch(queue_.stream, x.data, x.bytes());
-  }
+  const void* download(Tensor x) override { return bound().land(x.data, x.bytes()); }
 
   Weight prepare_weight(const WeightSource& source) override {
     if (source.packed != nullptr) return pack_again(source);
@@ -67,7 +65,7 @@ class CudaBackend final : public Backend {
     return on_device(host, blocks, pack_blocks(source, blocks));
   }
 
-  void replay(FunctionRef<void()> body) override { body(); }
+  void replay(FunctionRef<void()> body) override { bound().replay(body); }
   void stamp(Tensor out) override { cuda::stamp(stream(), out.row<int64_t>(0)); }
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {

@@ -6,7 +6,7 @@
 #include "backend/cuda/runtime.h"
 
 // The launchers: each queues one verb's kernel. All pointers are to device memory; C is the compute
-// type, `element`.
+// type, `element`. Arguments are compared where a step is replayed as a graph.
 namespace medusa::cuda {
 
 enum class Element : uint8_t { f32, bf16 };
@@ -19,12 +19,14 @@ struct PackedWeight {
   const void* codes;
   const void* scales;
   const void* minimums;
+  bool operator==(const PackedWeight&) const = default;
 };
 
 struct EmbedArgs {
   PackedWeight table;  // (vocab, width)
   const int32_t* ids;
   int rows, width;
+  bool operator==(const EmbedArgs&) const = default;
 };
 /// out f32 (rows, width).
 void embed(const Stream& stream, Format format, const EmbedArgs& args, float* out);
@@ -38,6 +40,7 @@ struct RmsNormArgs {
   void* out;            // (rows, cols) of `element`
   int rows, cols;
   float eps;
+  bool operator==(const RmsNormArgs&) const = default;
 };
 void rms_norm(const Stream& stream, Element element, const RmsNormArgs& args);
 
@@ -54,6 +57,7 @@ struct LinearArgs {
   int splits;       // of k: linear_splits(k, n)
   float* partials;  // linear_partials() floats, where splits > 1
   int* tickets;     // linear_tiles() zeros, and zeros again afterwards
+  bool operator==(const LinearArgs&) const = default;
 };
 /// Into how many parts a product's sum is split: a function of the weight's shape.
 int linear_splits(int64_t k, int64_t n);
@@ -74,6 +78,7 @@ struct RopeArgs {
   const int32_t* positions;
   int rows, num_heads, num_kv_heads, head_dim;
   bool interleaved;
+  bool operator==(const RopeArgs&) const = default;
 };
 void rope(const Stream& stream, Element element, const RopeArgs& args);
 
@@ -118,6 +123,7 @@ struct AttentionArgs {
   float scale;
   float* partials;  // attention_partials() floats, where num_splits > 1
   int* tickets;     // attention_tickets() zeros, and zeros again afterwards
+  bool operator==(const AttentionArgs&) const = default;
 };
 int64_t attention_partials(const AttentionArgs& args);
 int64_t attention_tickets(const AttentionArgs& args);
@@ -133,6 +139,7 @@ struct TopKArgs {
   uint64_t* candidates;  // top_k_candidates()
   int* tickets;          // (rows) zeros, and zeros again afterwards
   int rows, vocab, k;
+  bool operator==(const TopKArgs&) const = default;
 };
 int64_t top_k_candidates(int64_t rows, int64_t vocab, int k);
 void top_k(const Stream& stream, const TopKArgs& args);
@@ -151,6 +158,7 @@ struct SampleArgs {
   uint64_t* best;  // sample_bests()
   int* tickets;    // (rows) zeros, and zeros again afterwards
   int num_rows, vocab;
+  bool operator==(const SampleArgs&) const = default;
 };
 int64_t sample_bests(int64_t rows, int64_t vocab);
 void sample(const Stream& stream, const SampleArgs& args);
@@ -167,6 +175,7 @@ struct PosteriorArgs {
   float* log_probs;  // as tokens
   float* entropies;
   int num_rows, vocab;
+  bool operator==(const PosteriorArgs&) const = default;
 };
 void posterior(const Stream& stream, const PosteriorArgs& args);
 
@@ -191,6 +200,7 @@ struct AcceptArgs {
   int32_t* last;  // (sequences)
   int32_t* roots;
   int count;  // sequences
+  bool operator==(const AcceptArgs&) const = default;
 };
 void accept(const Stream& stream, const AcceptArgs& args);
 
@@ -209,6 +219,7 @@ struct CommitArgs {
   const int32_t* kept;  // [row] 0: left out; or null
   int num_rows, layer_rows, num_layers, num_pages, num_kv_heads;
   int head_bytes;  // of one head's key: a multiple of 16
+  bool operator==(const CommitArgs&) const = default;
 };
 void commit(const Stream& stream, const CommitArgs& args);
 

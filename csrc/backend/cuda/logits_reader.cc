@@ -72,7 +72,7 @@ void LogitsReader::draw(Queue& queue, std::span<int32_t> ids, Tensor logits,
   a.vocab = static_cast<int>(logits.cols);
   cuda::sample(queue.stream, a);
   const size_t bytes = draws_.size() * sizeof(int32_t);
-  const auto* drawn = static_cast<const int32_t*>(queue.landing.fetch(queue.stream, a.ids, bytes));
+  const auto* drawn = static_cast<const int32_t*>(queue.fetch(a.ids, bytes));
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!special_.holds(i)) ids[i] = *drawn++;
   }
@@ -91,7 +91,7 @@ void LogitsReader::judge(Queue& queue, Tensor logits, std::span<const PosteriorR
   a.num_rows = static_cast<int>(judged_.size());
   a.vocab = static_cast<int>(logits.cols);
   cuda::posterior(queue.stream, a);
-  const void* landed = queue.landing.fetch(queue.stream, a.entropies, count * sizeof(float));
+  const void* landed = queue.fetch(a.entropies, count * sizeof(float));
   const auto* entropy = static_cast<const float*>(landed);
   const float* log_prob = entropy + judged_.size();
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -112,7 +112,7 @@ Tensor LogitsReader::fetch_special(Queue& queue, Tensor logits) {
                     picked_.of(queue, std::span<const int32_t>(picked)), static_cast<int>(count),
                     logits.row_bytes());
   const size_t bytes = static_cast<size_t>(count) * logits.row_bytes();
-  const void* host = queue.landing.fetch(queue.stream, rows, bytes);
+  const void* host = queue.fetch(rows, bytes);
   return {const_cast<void*>(host), DType::f32, count, logits.cols};
 }
 

@@ -6,8 +6,8 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/queue.h"
 #include "backend/cuda/special_rows.h"
-#include "backend/cuda/transfer.h"
 
 namespace medusa::cuda {
 

@@ -125,6 +125,31 @@ void Stream::synchronize() const {
   check_call(cudaStreamSynchronize(handle_), "waiting for the GPU");
 }
 
+Graph::Graph(const Stream& stream, FunctionRef<void()> work) {
+  check_call(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal),
+             "beginning a graph");
+  cudaGraph_t captured = nullptr;
+  try {
+    work();
+  } catch (...) {
+    cudaStreamEndCapture(stream.handle(), &captured);
+    if (captured != nullptr) cudaGraphDestroy(captured);
+    cudaGetLastError();
+    throw;
+  }
+  check_call(cudaStreamEndCapture(stream.handle(), &captured), "ending a graph");
+  cudaGraphGetNodes(captured, nullptr, &num_nodes_);
+  const cudaError_t error = cudaGraphInstantiateWithFlags(&handle_, captured, 0);
+  cudaGraphDestroy(captured);
+  check_call(error, "making a graph");
+}
+Graph::~Graph() {
+  if (handle_ != nullptr) cudaGraphExecDestroy(handle_);
+}
+void Graph::launch(const Stream& stream) const {
+  check_call(cudaGraphLaunch(handle_, stream.handle()), "launching a graph");
+}
+
 Event::Event() { check_call(cudaEventCreate(&handle_), "creating an event"); }
 Event::~Event() {
   if (handle_ != nullptr) cudaEventDestroy(handle_);

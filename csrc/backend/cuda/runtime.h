@@ -5,10 +5,12 @@
 #include <string>
 #include <utility>
 
+#include "base/function_ref.h"
 #include "tensor/buffer.h"
 
 struct CUstream_st;
 struct CUevent_st;
+struct CUgraphExec_st;
 
 // The few calls of the CUDA runtime that the back end needs, as owners. Errors are DeviceError, or
 // OutOfMemory, with what can be done about them; destructors never throw.
@@ -33,6 +35,16 @@ size_t free_memory();
 Buffer device_memory(size_t bytes);  // zeroed, 256-byte aligned
 Buffer pinned_memory(size_t bytes);  // of the host; copies from and to it overlap with kernels
 
+class LaunchList;
+
+/// A grid of blocks, the threads of a block, and its dynamic shared memory.
+struct LaunchShape {
+  unsigned x = 1, y = 1, z = 1;
+  int threads = 0;
+  size_t shared_bytes = 0;
+  bool operator==(const LaunchShape&) const = default;
+};
+
 /// A queue of copies and kernels. What is queued happens in order, at the latest in synchronize().
 class Stream {
  public:
@@ -48,8 +60,31 @@ class Stream {
   void copy_on_device(void* to, const void* from, size_t bytes) const;
   void synchronize() const;
 
+  /// Where launch() writes kernels down instead of queueing them; null: nowhere.
+  LaunchList* record() const { return record_; }
+  void record_to(LaunchList* list) { record_ = list; }
+
  private:
   CUstream_st* handle_ = nullptr;
+  LaunchList* record_ = nullptr;
+};
+
+/// Copies and kernels that are handed to the device as one.
+class Graph {
+ public:
+  /// Of all that `work` queues on the stream, none of which happens.
+  Graph(const Stream& stream, FunctionRef<void()> work);
+  ~Graph();
+  Graph(Graph&& other) noexcept
+      : handle_(std::exchange(other.handle_, nullptr)), num_nodes_(other.num_nodes_) {}
+  Graph& operator=(Graph&&) = delete;
+
+  void launch(const Stream& stream) const;
+  size_t num_nodes() const { return num_nodes_; }
+
+ private:
+  CUgraphExec_st* handle_ = nullptr;
+  size_t num_nodes_ = 0;
 };
 
 /// A point in a stream.

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <span>
 #include <vector>
 
+#include "backend/cuda/launch_list.h"
 #include "backend/cuda/runtime.h"
 
 namespace medusa::cuda {
@@ -16,14 +18,21 @@ class DeviceScratch {
   template <class T>
   T* reserve(const Stream& stream, int64_t count) {
     const size_t bytes = std::max<size_t>(static_cast<size_t>(count) * sizeof(T), 256);
-    if (bytes > buffer_.bytes()) {
-      stream.synchronize();  // what was queued may still use the old memory
-      buffer_ = device_memory(bytes);
-    }
+    if (bytes > buffer_.bytes()) grow(stream, bytes);
     return static_cast<T*>(buffer_.data());
   }
 
  private:
+  // What was queued, or written down, may still use the old memory.
+  void grow(const Stream& stream, size_t bytes) {
+    Buffer larger = device_memory(bytes);
+    std::swap(buffer_, larger);
+    if (LaunchList* record = stream.record()) {
+      if (larger) record->keep(std::move(larger));
+    } else {
+      stream.synchronize();
+    }
+  }
   Buffer buffer_;
 };
 
@@ -50,6 +59,63 @@ class Staging {
   size_t used_ = 0;
 };
 
+/// Small arrays of a recorded step: written to pinned memory one behind another, copied in one
+/// piece to their twin on the device. Steps of one shape find each array at the same place, as long
+/// as none outgrows the next power of two.
+class StepInputs {
+ public:
+  /// Nothing of the last step is under way any more.
+  void begin() {
+    if (regions_.size() > 1) {
+      size_t total = 0;
+      for (const Region& region : regions_) total += region.pinned.bytes();
+      regions_.clear();
+      add_region(total);
+    }
+    if (!regions_.empty()) regions_[0].used = regions_[0].copied = 0;
+    ++step_;
+  }
+  /// Number of steps so far.
+  int64_t step() const { return step_; }
+
+  /// Where the copy will lie on the device.
+  void* put(const void* from, size_t bytes) {
+    const size_t needed = std::bit_ceil(std::max(bytes, kPiece));
+    if (regions_.empty()) add_region(std::max(needed, kLeast));
+    if (regions_.back().used + needed > regions_.back().pinned.bytes()) {
+      add_region(std::max(needed, 2 * regions_.back().pinned.bytes()));
+    }
+    Region& region = regions_.back();
+    const size_t at = region.used;
+    region.used += needed;
+    if (bytes > 0) std::memcpy(static_cast<char*>(region.pinned.data()) + at, from, bytes);
+    return static_cast<char*>(region.device.data()) + at;
+  }
+
+  /// Adds the copy of what was put since the last call.
+  void add_copies(LaunchList& list) {
+    for (Region& region : regions_) {
+      if (region.used == region.copied) continue;
+      list.add_upload(static_cast<char*>(region.device.data()) + region.copied,
+                      static_cast<const char*>(region.pinned.data()) + region.copied,
+                      region.used - region.copied);
+      region.copied = region.used;
+    }
+  }
+
+ private:
+  static constexpr size_t kPiece = 256, kLeast = size_t{1} << 16;
+  struct Region {
+    Buffer pinned, device;
+    size_t used = 0, copied = 0;
+  };
+  void add_region(size_t bytes) {
+    regions_.push_back({pinned_memory(bytes), device_memory(bytes)});
+  }
+  std::vector<Region> regions_;  // more than one only in a step that needs more than any before
+  int64_t step_ = 0;
+};
+
 /// Pinned memory that results arrive in.
 class Landing {
  public:
@@ -63,38 +129,6 @@ class Landing {
 
  private:
   Buffer buffer_;
-};
-
-/// A stream, and what verbs share on it.
-struct Queue {
-  Stream stream;
-  Staging staging;
-  Landing landing;
-  DeviceScratch scratch, results;  // of the verb that runs
-  DeviceScratch tickets;           // zeros between kernels
-};
-
-/// A small host array's twin on the device. What has not changed since the last time, as from layer
-/// to layer, is not copied again.
-class Mirror {
- public:
-  template <class T>
-  const T* of(Queue& queue, std::span<const T> values) {
-    T* device = device_.reserve<T>(queue.stream, static_cast<int64_t>(values.size()));
-    const auto* bytes = reinterpret_cast<const char*>(values.data());
-    if (device == known_ && std::ranges::equal(std::span(bytes, values.size_bytes()), last_)) {
-      return device;
-    }
-    last_.assign(bytes, bytes + values.size_bytes());
-    known_ = device;
-    if (!values.empty()) queue.staging.copy(queue.stream, device, bytes, values.size_bytes());
-    return device;
-  }
-
- private:
-  DeviceScratch device_;
-  const void* known_ = nullptr;  // where last_ has been copied to
-  std::vector<char> last_;
 };
 
 }  // namespace medusa::cuda

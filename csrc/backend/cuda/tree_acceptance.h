@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/kernels.h"
-#include "backend/cuda/transfer.h"
+#include "backend/cuda/queue.h"
 
 namespace medusa::cuda {
 

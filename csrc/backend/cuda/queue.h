@@ -1,0 +1,68 @@
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "backend/cuda/graph_cache.h"
+#include "backend/cuda/transfer.h"
+#include "base/function_ref.h"
+
+namespace medusa::cuda {
+
+/// A stream, and what verbs share on it. Inside replay() work is written down and handed over as a
+/// whole, at the end or when the host asks for a result; outside it is queued at once.
+class Queue {
+ public:
+  Stream stream;
+  DeviceScratch scratch, results;  // of the verb that runs
+  DeviceScratch tickets;           // zeros between kernels
+
+  /// Backend::replay.
+  void replay(FunctionRef<void()> body);
+  bool replays() const { return stream.record() != nullptr; }
+  /// Of replay(): how many there were.
+  int64_t step() const { return inputs_.step(); }
+
+  /// A copy to the device; `from` may change afterwards.
+  void upload(void* to, const void* from, size_t bytes);
+  /// The same, to a place of the running replay that is good until its end.
+  void* put(const void* from, size_t bytes) { return inputs_.put(from, bytes); }
+  /// Waits; stays as it is until the next call.
+  const void* fetch(const void* from, size_t bytes);
+  /// The same, but there only after replay() inside of one.
+  const void* land(const void* from, size_t bytes);
+
+ private:
+  void hand_over();
+  void stop();
+
+  Staging staging_;
+  StepInputs inputs_;
+  Landing landing_;
+  Buffer landed_;                 // of replay()'s downloads
+  std::vector<Buffer> outgrown_;  // which a running replay has results in
+  size_t landed_bytes_ = 0;
+  LaunchList list_;
+  GraphCache graphs_{graphs_wanted()};
+};
+
+/// A small host array's twin on the device. What has not changed since the last time, as from layer
+/// to layer, is not copied again.
+class Mirror {
+ public:
+  template <class T>
+  const T* of(Queue& queue, std::span<const T> values) {
+    const auto* first = reinterpret_cast<const char*>(values.data());
+    return static_cast<const T*>(place(queue, std::span(first, values.size_bytes())));
+  }
+
+ private:
+  const void* place(Queue& queue, std::span<const char> bytes);
+
+  DeviceScratch device_;
+  const void* known_ = nullptr;  // where last_ has been copied to
+  int64_t step_ = -1;            // the replay it was for; -1: none
+  std::vector<char> last_;
+};
+
+}  // namespace medusa::cuda

@@ -1,0 +1,81 @@
+// Graph or not, the same tokens.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <random>
+
+#include "device.h"
+#include "medusa/engine.h"
+#include "medusa/error.h"
+#include "tiny_model.h"
+
+namespace medusa {
+namespace {
+
+using testing::random_prompt;
+using testing::run;
+using testing::TinyModel;
+
+using Answers = std::map<int64_t, std::vector<int32_t>>;
+
+// Models loaded in its lifetime replay no graphs, or do.
+class GraphSetting {
+ public:
+  explicit GraphSetting(const char* value) { setenv("MEDUSA_CUDA_GRAPHS", value, 1); }
+  ~GraphSetting() { unsetenv("MEDUSA_CUDA_GRAPHS"); }
+};
+
+struct Requests {
+  std::vector<int> prompts;
+  int num_seqs = 1;
+  bool greedy = true;
+  AcceptanceMethod method = AcceptanceMethod::exact;
+};
+
+// They end at different lengths, and one drafts nothing.
+Answers answers(const Requests& asked, const char* graphs) {
+  const GraphSetting setting(graphs);
+  TinyModel source(7, ComputeType::bfloat16, 1, "cuda");
+  source.config().max_position_embeddings = 1024;
+  const Model model = source.load();
+  const Heads heads = source.random_heads(model, 4);
+  Engine engine(
+      model, heads, Tree({{0}, {1}, {0, 0}, {0, 1}, {1, 0}, {0, 0, 0}}),
+      {.max_num_seqs = asked.num_seqs, .max_model_len = 640, .acceptance_method = asked.method});
+  std::mt19937 random(3);
+  for (size_t i = 0; i < asked.prompts.size(); ++i) {
+    SamplingParams params;
+    params.max_tokens = 10 + 5 * static_cast<int>(i % 3);
+    params.temperature = asked.greedy ? 0.0f : 0.9f;
+    params.seed = i;
+    params.speculative = i != 3;
+    engine.submit(random_prompt(random, asked.prompts[i], 101), params);
+  }
+  return run(engine);
+}
+
+class CudaGraphsTest : public ::testing::TestWithParam<Requests> {
+ protected:
+  void TearDown() override { device::check_memory(); }
+};
+
+TEST_P(CudaGraphsTest, change_no_token) {
+  EXPECT_EQ(answers(GetParam(), "1"), answers(GetParam(), "0"));
+}
+
+// Prompts end before borders of pages (64 positions) and of attention's splits (512).
+INSTANTIATE_TEST_SUITE_P(
+    all, CudaGraphsTest,
+    ::testing::Values(Requests{{60}, 1, true}, Requests{{5, 60}, 1, false},
+                      Requests{{1, 60, 63, 120, 30}, 4, true},
+                      Requests{{1, 60, 63, 120, 30}, 4, false}, Requests{{505}, 1, true},
+                      Requests{{60, 20, 30}, 2, true, AcceptanceMethod::typical},
+                      Requests{{60, 20, 30}, 2, false, AcceptanceMethod::typical}));
+
+TEST(CudaGraphs, are_on_or_off) {
+  const GraphSetting setting("yes");
+  EXPECT_THROW(TinyModel(1, ComputeType::bfloat16, 1, "cuda").load(), InvalidArgument);
+}
+
+}  // namespace
+}  // namespace medusa
