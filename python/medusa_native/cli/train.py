@@ -50,6 +50,9 @@ def train(
     weight_format: Annotated[
         str, typer.Option(help="Recipes: as_stored, or widened, which is faster and larger.")
     ] = "as_stored",
+    initial_heads: Annotated[
+        str | None, typer.Option(help="Recipes: heads to go on from; auto: those that ship.")
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away.")] = False,
     json: opt.Json = False,
 ) -> None:
@@ -69,6 +72,7 @@ def train(
             recipe,
             dtype=dtype,
             weight_format=weight_format,
+            initial_heads=initial_heads,
             max_tree_nodes=max_tree_nodes,
             num_threads=threads,
             restart=restart,
@@ -103,7 +107,7 @@ def train(
 
 
 _WITH_RECIPE = {
-    "model", "data", "output", "recipe", "dtype", "weight_format", "max_tree_nodes", "threads",
+    "model", "data", "output", "recipe", "dtype", "weight_format", "initial_heads", "max_tree_nodes", "threads",
     "restart", "json",
 }  # fmt: skip
 

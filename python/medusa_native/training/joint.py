@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medusa_native.checks import check_integer
 from medusa_native.errors import InvalidArgument
-from medusa_native.heads import FINGERPRINT, fingerprint
+from medusa_native.heads import FINGERPRINT, fingerprint, open_heads
 from medusa_native.loading import load_checkpoint as load_backbone
 from medusa_native.loading import save_heads
 from medusa_native.training.joint_export import heads_of, save_adapter
@@ -91,6 +91,7 @@ def train_recipe(
     dtype: str = "bfloat16",
     weight_format: str = "as_stored",
     validation_fraction: float = 0.03,
+    initial_heads: str | Path | None = None,
     max_tree_nodes: int = 64,
     validate_steps: int = 50,
     num_threads: int | None = None,
@@ -123,6 +124,9 @@ def train_recipe(
         once, at load, which is faster and takes two bytes a weight in bfloat16.
     validation_fraction
         Share of answers (at most 512) that are kept out, to measure on and to choose the tree.
+    initial_heads
+        Heads to go on from, of the recipe's kind: a folder or file, or ``auto`` for those that ship.
+        Their draft vocabulary stays. None: such as have learned nothing.
     max_tree_nodes
         Root included.
     validate_steps
@@ -158,7 +162,8 @@ def train_recipe(
     folder = Path(output)
     work = prepare_folder(folder, restart)
     backbone = load_backbone(model)
-    run = JointRun(chosen, settings, backbone, Path(data), num_threads or 0, progress)
+    start = None if initial_heads is None else open_heads(initial_heads, backbone)
+    run = JointRun(chosen, settings, backbone, Path(data), num_threads or 0, progress, start)
     with writing(folder):
         run.load()
         found = run.fit(work / "checkpoint", folder / "train_log.jsonl", checkpoint_seconds)

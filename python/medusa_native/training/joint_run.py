@@ -13,6 +13,12 @@ from medusa_native.loading.casting import cast
 from medusa_native.training import dataset as rows
 from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from medusa_native.training.joint_options import core_options, require_memory, require_supported
+from medusa_native.training.joint_start import (
+    begin_with,
+    digest_of,
+    heads_weights,
+    require_heads_of,
+)
 from medusa_native.training.joint_validation import JointValidation, validate
 from medusa_native.training.packing import (
     count_tokens,
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from medusa_native.loading import Checkpoint
+    from medusa_native.loading import Checkpoint, HeadsCheckpoint
     from medusa_native.training.joint import JointSettings
     from medusa_native.training.recipe import Recipe
 
@@ -49,6 +55,7 @@ class JointRun:
         data: Path,
         num_threads: int,
         progress: bool | None,
+        initial_heads: HeadsCheckpoint | None = None,
     ) -> None:
         require_supported(recipe)
         self._recipe, self._settings, self._shown = recipe, settings, progress
@@ -61,12 +68,19 @@ class JointRun:
         learn, keep = rows.split(len(self._answers), fraction, recipe.seed)
         self._learn = learn.tolist()
         self._keep = [self._answers[i] for i in keep.tolist()]
-        self.token_map = self._choose_vocabulary()
+        self._initial: dict[str, npt.NDArray[np.float32]] = {}
+        if initial_heads is None:
+            self.token_map = self._choose_vocabulary()
+        else:
+            require_heads_of(initial_heads, recipe.heads, self._vocab)
+            self._initial = heads_weights(initial_heads)
+            self.token_map = initial_heads.token_map
         self._draft_ids = draft_ids_of(self.token_map, self._vocab)
         self.updates = plan_updates(self._answers, self._learn, recipe)
         self._key = digest(
             asdict(recipe) | {"description": ""}, asdict(settings), fingerprint(backbone),
-            file_digest(data),
+            file_digest(data), digest_of(self._initial),
+            [] if self.token_map is None else self.token_map.tolist(),
         )  # fmt: skip
         self._backbone = backbone
 
@@ -92,6 +106,7 @@ class JointRun:
         }
         token_map = [] if self.token_map is None else self.token_map.tolist()
         self.trainer = _core.JointTrainer(config, tensors, token_map, grounded, **options)
+        begin_with(self.trainer, self._initial)
 
     def _widened(self, name: str) -> Any:
         plain = "F32" if self._settings.dtype == "float32" else "BF16"

@@ -164,6 +164,17 @@ def test_a_medusa_1_recipe_writes_heads_alone(
     assert report.validation.divergence == 0
 
 
+def test_a_run_goes_on_from_heads(model: Path, data: Path, recipe: Path, tmp_path: Path) -> None:
+    first = train_recipe(model, data, tmp_path / "first", recipe)
+    again = train_recipe(model, data, tmp_path / "again", recipe, initial_heads=tmp_path / "first")
+    before = [report.history[0]["validation"]["loss"] for report in (first, again)]
+    assert sum(before[1]) < sum(before[0])
+    other = tmp_path / "other.toml"
+    other.write_text(recipe.read_text().replace("num_heads = 3", "num_heads = 2"))
+    with pytest.raises(InvalidArgument, match=r"'heads.num_heads', 2, expected, found 3"):
+        train_recipe(model, data, tmp_path / "x", other, initial_heads=tmp_path / "first")
+
+
 def test_packing() -> None:
     assert pack([3, 4, 5, 2], [2, 0, 1, 3], 8) == [[2, 0], [1, 3]]
     answers = [Answer(0, [5, 6], [7, 8, 9], "stop"), Answer(1, [1], [2, 3], "stop")]
