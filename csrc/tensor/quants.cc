@@ -1,5 +1,7 @@
 #include "tensor/quants.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/check.h"
@@ -61,6 +63,18 @@ void widen_block(float* out, const uint8_t* block, DType dtype) {
 }
 
 }  // namespace
+
+f16 to_f16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  uint32_t half = 0x7e00;   // NaN
+  if (size < 0x38800000) {  // below 2^-14: steps of 2^-24, which are those of 0.5
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(size) + 0.5f) - 0x3f000000;
+  } else if (size <= 0x7f800000) {  // the exponent's bias is 112 less
+    half = std::min(size - 0x38000000 + 0xfff + (size >> 13 & 1), 0x7c00u << 13) >> 13;
+  }
+  return {static_cast<uint16_t>(sign | half)};
+}
 
 float half_to_float(uint16_t half) {
   const uint32_t sign = uint32_t{half & 0x8000u} << 16, rest = half & 0x7fffu;

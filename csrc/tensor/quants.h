@@ -19,6 +19,9 @@ inline bf16 to_bf16(float value) {
 
 float half_to_float(uint16_t half);
 
+/// Round to nearest, ties to even; what is too large becomes infinite, NaN stays NaN.
+f16 to_f16(float value);
+
 /// Whether dequantize() reads this type.
 bool is_weight_dtype(DType dtype);
 

@@ -94,5 +94,22 @@ TEST(Dtype, names_round_trip) {
   EXPECT_THROW(parse_dtype("IQ2_XXS"), ModelFormatError);
 }
 
+// Every half, and around the middle of each with the next.
+TEST(Half, is_rounded_to_the_nearest_and_ties_to_even) {
+  for (uint32_t half = 0; half < 0x7c00; ++half) {
+    const float value = half_to_float(static_cast<uint16_t>(half));
+    EXPECT_EQ(to_f16(value).bits, half);
+    EXPECT_EQ(to_f16(-value).bits, half | 0x8000);
+    const float next = half == 0x7bff ? 65536 : half_to_float(static_cast<uint16_t>(half + 1));
+    const float middle = (value + next) / 2;
+    EXPECT_EQ(to_f16(std::nextafter(middle, 0.0f)).bits, half);
+    EXPECT_EQ(to_f16(middle).bits, half + half % 2);
+    EXPECT_EQ(to_f16(std::nextafter(middle, next)).bits, half + 1);
+  }
+  EXPECT_EQ(to_f16(1e30f).bits, 0x7c00);
+  EXPECT_EQ(to_f16(-INFINITY).bits, 0xfc00);
+  EXPECT_TRUE(std::isnan(half_to_float(to_f16(NAN).bits)));
+}
+
 }  // namespace
 }  // namespace medusa

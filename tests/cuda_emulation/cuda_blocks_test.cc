@@ -1,5 +1,6 @@
 // Weights that stay in GGUF's blocks, against the same weights widened before.
 #include "device_case.h"
+#include "medusa/error.h"
 
 namespace medusa {
 namespace {
@@ -94,6 +95,21 @@ TEST_P(CudaBlocksTest, parts_of_different_types_are_widened) {
   const Blocks q(DType::q4_0, 16, 64, 11), v(DType::q8_0, 16, 64, 12);
   const Weight weight = keeping->prepare_weight({.parts = {&q.tensor, &v.tensor}, .name = "qkv"});
   EXPECT_EQ(weight.segments[0].dtype, DType::bf16);
+}
+
+TEST_P(CudaBlocksTest, factors_that_are_not_finite_are_refused) {
+  for (const DType dtype : kFormats) {
+    Blocks blocks(dtype, 40, 64, 13);
+    uint8_t* scale = &blocks.bytes[(33 * 2 + 1) * block_bytes(dtype)];  // of row 33
+    scale[0] = 0;
+    scale[1] = 0x7c;
+    try {
+      keeping->prepare_weight({.parts = {&blocks.tensor}, .name = "w"});
+      FAIL() << name(dtype);
+    } catch (const ModelFormatError& error) {
+      EXPECT_STREQ(error.what(), "w: expected finite scales, found NaN or infinity in row 33");
+    }
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,11 @@ struct DeviceCase {
   double rounding() const { return compute == ComputeType::float32 ? 1e-6 : 1.0 / 256; }
 };
 
+inline std::string name_of(const DeviceCase& c) {
+  return std::string(name(c.dtype())) + "_" + device::schedules()[static_cast<size_t>(c.schedule)];
+}
+inline void PrintTo(const DeviceCase& c, std::ostream* out) { *out << name_of(c); }
+
 inline std::vector<DeviceCase> cases_of(const std::vector<ComputeType>& types) {
   std::vector<DeviceCase> cases;
   for (const ComputeType type : types) {
@@ -32,8 +38,7 @@ inline std::vector<DeviceCase> cases_of(const std::vector<ComputeType>& types) {
 }
 
 inline std::string device_case_name(const testing::TestParamInfo<DeviceCase>& info) {
-  return std::string(name(info.param.dtype())) + "_" +
-         device::schedules()[static_cast<size_t>(info.param.schedule)];
+  return name_of(info.param);
 }
 
 class DeviceTest : public testing::TestWithParam<DeviceCase> {

@@ -21,14 +21,6 @@
 namespace medusa::cpu {
 namespace {
 
-void widen_row(float* out, const HostTensor& tensor, int64_t row) {
-  const int64_t k = tensor.shape.back();
-  const size_t bytes =
-      static_cast<size_t>(k / block_elements(tensor.dtype)) * block_bytes(tensor.dtype);
-  dequantize(out, static_cast<const char*>(tensor.data) + static_cast<size_t>(row) * bytes,
-             tensor.dtype, k);
-}
-
 // Packed row n of a source.
 void widen_source_row(float* out, const WeightSource& source, int64_t n) {
   const SourceRow from = locate(source, n);
@@ -88,22 +80,11 @@ int64_t pack_column_blocks(T* out, const WeightSource& source, const WeightSegme
   return -1;
 }
 
-Buffer pack_bias(const WeightSource& source, const Weight& weight) {
-  bool any = false;
-  for (const HostTensor* bias : source.biases) any = any || bias != nullptr;
-  if (!any) return {};
-  std::vector<std::vector<float>> parts(source.parts.size());
-  for (size_t p = 0; p < parts.size(); ++p) {
-    parts[p].resize(static_cast<size_t>(source.parts[p]->shape[0]));
-    if (source.biases[p] != nullptr) widen_row(parts[p].data(), *source.biases[p], 0);
-  }
-  Buffer out = page_buffer(static_cast<size_t>(weight.out_features) * sizeof(float));
-  for (int64_t n = 0; n < weight.out_features; ++n) {
-    const SourceRow from = locate(source, n);
-    const float value = parts[from.part][static_cast<size_t>(from.row)];
-    check<ModelFormatError>(std::isfinite(value), source.name, ": bias ", n, " is not finite");
-    static_cast<float*>(out.data())[n] = value;
-  }
+Buffer pack_bias(const WeightSource& source) {
+  const std::vector<float> bias = widen_bias(source);
+  if (bias.empty()) return {};
+  Buffer out = page_buffer(bias.size() * sizeof(float));
+  std::copy(bias.begin(), bias.end(), static_cast<float*>(out.data()));
   return out;
 }
 
@@ -151,7 +132,7 @@ Weight pack_weight(const WeightSource& source, DType compute, WeightFormat forma
   const size_t bytes = storage_bytes(weight);
   weight.storage = {map_shared_pages(bytes), bytes, unmap_shared_pages};
   for (const WeightSegment& s : weight.segments) pack_segment(source, s, weight, pool);
-  weight.bias = pack_bias(source, weight);
+  weight.bias = pack_bias(source);
   return weight;
 }
 

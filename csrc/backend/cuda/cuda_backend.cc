@@ -1,6 +1,8 @@
 #include <cstring>
 
 #include "backend/backend.h"
+#include "backend/cpu/check_source.h"
+#include "backend/cpu/source_rows.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/logits_reader.h"
 #include "backend/cuda/pack.h"
@@ -35,6 +37,7 @@ class CudaBackend final : public Backend {
         keeps_blocks_(compute_ == DType::bf16 && options.weight_format == WeightFormat::as_stored),
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
+        packers_(options.num_threads),
         reader_(*host_) {}
 
   std::string name() const override {
@@ -58,11 +61,12 @@ class CudaBackend final : public Backend {
   const void* download(Tensor x) override { return bound().land(x.data, x.bytes()); }
 
   Weight prepare_weight(const WeightSource& source) override {
+    cpu::check_source(source);
     if (source.packed != nullptr) return pack_again(source);
-    const Weight host = host_->prepare_weight(source);  // checks, too
     const DType blocks = keeps_blocks_ ? common_blocks(source) : DType::f32;
-    if (block_elements(blocks) == 1) return pack(host, source.name);
-    return on_device(host, blocks, pack_blocks(source, blocks));
+    if (block_elements(blocks) > 1)
+      return on_device(source, blocks, pack_blocks(source, blocks, packers_));
+    return on_device(source, compute_, pack_rows(source, compute_, packers_));
   }
 
   void replay(FunctionRef<void()> body) override { bound().replay(body); }
@@ -184,22 +188,15 @@ class CudaBackend final : public Backend {
   }
   const Stream& stream() { return bound().stream; }
 
-  Weight pack(const Weight& host, const char* name) {
-    return on_device(host, compute_, pack_rows(*host_, host, compute_, name));
-  }
-
-  // What `host` is, packed as `dtype`.
-  Weight on_device(const Weight& host, DType dtype, const std::vector<uint8_t>& packed) {
+  // A source, packed as `dtype`.
+  Weight on_device(const WeightSource& source, DType dtype, const std::vector<uint8_t>& packed) {
     Weight weight;
-    weight.out_features = host.out_features;
-    weight.in_features = host.in_features;
-    weight.segments = {{dtype, 0, host.out_features, 0}};
-    weight.storage = on_device(packed);
-    if (host.bias) {
-      const auto* bias = static_cast<const uint8_t*>(host.bias.data());
-      const size_t bytes = static_cast<size_t>(host.out_features) * sizeof(float);
-      weight.bias = on_device({bias, bias + bytes});
-    }
+    weight.out_features = cpu::count_rows(source);
+    weight.in_features = source.parts[0]->shape[1];
+    weight.segments = {{dtype, 0, weight.out_features, 0}};
+    weight.storage = on_device(packed.data(), packed.size());
+    const std::vector<float> bias = cpu::widen_bias(source);
+    if (!bias.empty()) weight.bias = on_device(bias.data(), bias.size() * sizeof(float));
     return weight;
   }
 
@@ -211,12 +208,12 @@ class CudaBackend final : public Backend {
     rows.data = wide.data();
     embed(rows, *source.packed, source.rows);
     const HostTensor part{download(rows), rows.bytes(), DType::f32, {rows.rows, rows.cols}};
-    return pack(host_->prepare_weight({.parts = {&part}, .name = source.name}), source.name);
+    return prepare_weight({.parts = {&part}, .name = source.name});
   }
 
-  Buffer on_device(const std::vector<uint8_t>& bytes) {
-    Buffer buffer = allocate(bytes.size());
-    stream().copy_to_device(buffer.data(), bytes.data(), bytes.size());
+  Buffer on_device(const void* data, size_t bytes) {
+    Buffer buffer = allocate(bytes);
+    stream().copy_to_device(buffer.data(), data, bytes);
     stream().synchronize();
     return buffer;
   }
@@ -225,6 +222,7 @@ class CudaBackend final : public Backend {
   const bool keeps_blocks_;
   const int device_;
   const std::shared_ptr<Backend> host_;
+  ThreadPool packers_;  // of weights
   Queue queue_;
   Mirror indices_, positions_, targets_;
   TreeAttention attention_;

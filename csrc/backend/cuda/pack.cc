@@ -1,8 +1,8 @@
 #include "backend/cuda/pack.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <numeric>
 
 #include "backend/cpu/source_rows.h"
 #include "backend/cuda/packing.h"
@@ -13,32 +13,54 @@
 namespace medusa::cuda {
 namespace {
 
-void put(float* out, int64_t n, int64_t k, int64_t in_features, float value) {
-  out[packed_index_32(n, k, in_features)] = value;
-}
-void put(bf16* out, int64_t n, int64_t k, int64_t in_features, float value) {
-  out[packed_index_16(n, k, in_features)] = to_bf16(value);
+void convert(float& to, float value) { to = value; }
+void convert(bf16& to, float value) { to = to_bf16(value); }
+void convert(f16& to, float value) { to = to_f16(value); }
+
+bool finite(float value) { return std::isfinite(value); }
+bool finite(bf16 value) { return (value.bits & 0x7f80) != 0x7f80; }
+bool finite(f16 value) { return (value.bits & 0x7c00) != 0x7c00; }
+
+template <class T>
+constexpr int64_t packed_index(int64_t n, int64_t k, int64_t in_features) {
+  return sizeof(T) == 4 ? packed_index_32(n, k, in_features) : packed_index_16(n, k, in_features);
 }
 
-// A panel at a time, so that the widened rows stay few.
+// Rows first .. last - 1; `wide` holds one. Returns a row with a value that is not finite, or -1.
 template <class T>
-void pack(T* out, Backend& host, const Weight& weight, const char* name) {
-  const int64_t width = weight.in_features;
-  std::vector<float> rows(static_cast<size_t>(kPanel * width));
-  std::vector<int32_t> ids(kPanel);
-  for (int64_t first = 0; first < weight.out_features; first += kPanel) {
-    const int64_t count = std::min<int64_t>(kPanel, weight.out_features - first);
-    ids.resize(static_cast<size_t>(count));
-    std::iota(ids.begin(), ids.end(), static_cast<int32_t>(first));
-    host.embed({rows.data(), DType::f32, count, width}, weight, ids);
-    for (int64_t i = 0; i < count * width; ++i) {
-      const float value = rows[static_cast<size_t>(i)];
-      check<ModelFormatError>(sizeof(T) == 4 || std::isfinite(to_float(to_bf16(value))), name,
-                              ": expected finite weights, found one that overflows BF16 in row ",
-                              first + i / width);
-      put(out, first + i / width, i % width, width, value);
+int64_t pack_some(T* out, const WeightSource& source, int64_t first, int64_t last,
+                  std::vector<float> wide) {
+  const auto width = static_cast<int64_t>(wide.size());
+  for (int64_t n = first; n < last; ++n) {
+    const cpu::SourceRow from = cpu::locate(source, n);
+    cpu::widen_row(wide.data(), *source.parts[from.part], from.row);
+    bool good = true;
+    for (int64_t k = 0; k < width; ++k) {
+      T& to = out[packed_index<T>(n, k, width)];
+      convert(to, wide[static_cast<size_t>(k)]);
+      good &= finite(to);
     }
+    if (!good) return n;
   }
+  return -1;
+}
+
+template <class T>
+std::vector<uint8_t> pack(const WeightSource& source, int64_t padded_rows, ThreadPool& pool) {
+  const int64_t rows = cpu::count_rows(source), width = source.parts[0]->shape[1];
+  std::vector<uint8_t> out(static_cast<size_t>(padded_rows * width) * sizeof(T));
+  std::atomic<int64_t> bad{-1};
+  pool.parallel_for(padded_rows / kPanel, 1, [&](int64_t first, int64_t last, int) {
+    const int64_t at =
+        pack_some(reinterpret_cast<T*>(out.data()), source, first * kPanel,
+                  std::min(last * kPanel, rows), std::vector<float>(static_cast<size_t>(width)));
+    if (at >= 0) bad = at;
+  });
+  check<ModelFormatError>(bad < 0, source.name,
+                          ": expected weights that are finite in the compute type, found NaN, "
+                          "infinity or one that overflows in row ",
+                          bad.load());
+  return out;
 }
 
 int64_t padded(int64_t rows) { return (rows + kPanel - 1) / kPanel * kPanel; }
@@ -59,6 +81,20 @@ struct BlockWriter {
   uint16_t* scales;
   uint16_t* minimums;
 
+  // Whether all its factors are finite.
+  bool put_row(const WeightSource& source, int64_t n) const {
+    const cpu::SourceRow from = cpu::locate(source, n);
+    const size_t bytes = block_bytes(dtype);
+    const auto* row = static_cast<const char*>(source.parts[from.part]->data) +
+                      static_cast<size_t>(from.row * (width / 32)) * bytes;
+    bool good = true;
+    for (int64_t k = 0; k < width; k += 32, row += bytes) {
+      const BlockCodes block = read_block(row, dtype);
+      good &= finite(f16{block.scale}) && (dtype != DType::q4_1 || finite(f16{block.minimum}));
+      put(n, k, block);
+    }
+    return good;
+  }
   void put(int64_t n, int64_t column, const BlockCodes& block) const {
     const int64_t factor = packed_factor_index(n, column, width);
     scales[factor] = block.scale;
@@ -85,19 +121,20 @@ DType common_blocks(const WeightSource& source) {
   return same && read ? dtype : DType::f32;
 }
 
-std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype) {
+std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, ThreadPool& pool) {
   const int64_t rows = cpu::count_rows(source), width = source.parts[0]->shape[1];
   const size_t codes = code_bytes(dtype, rows, width), factors = factor_bytes(rows, width);
   std::vector<uint8_t> out(codes + factors * (dtype == DType::q4_1 ? 2 : 1));
   auto* scales = reinterpret_cast<uint16_t*>(out.data() + codes);
   const BlockWriter writer{dtype, width, out.data(), scales, scales + factors / sizeof(uint16_t)};
-  const size_t bytes = block_bytes(dtype);
-  for (int64_t n = 0; n < rows; ++n) {
-    const cpu::SourceRow from = cpu::locate(source, n);
-    const auto* row = static_cast<const char*>(source.parts[from.part]->data) +
-                      static_cast<size_t>(from.row * (width / 32)) * bytes;
-    for (int64_t k = 0; k < width; k += 32, row += bytes) writer.put(n, k, read_block(row, dtype));
-  }
+  std::atomic<int64_t> bad{-1};
+  pool.parallel_for(padded(rows) / kPanel, 1, [&](int64_t first, int64_t last, int) {
+    for (int64_t n = first * kPanel; n < std::min(last * kPanel, rows); ++n) {
+      if (!writer.put_row(source, n)) bad = n;
+    }
+  });
+  check<ModelFormatError>(bad < 0, source.name,
+                          ": expected finite scales, found NaN or infinity in row ", bad.load());
   return out;
 }
 
@@ -124,15 +161,16 @@ PackedWeight pieces_of(const Weight& weight) {
   return {codes, scales, scales + factor_bytes(weight.out_features, weight.in_features)};
 }
 
-std::vector<uint8_t> pack_rows(Backend& host, const Weight& weight, DType dtype, const char* name) {
-  const int64_t elements = padded(weight.out_features) * weight.in_features;
-  std::vector<uint8_t> out(static_cast<size_t>(elements) * block_bytes(dtype));
-  if (dtype == DType::f32) {
-    pack(reinterpret_cast<float*>(out.data()), host, weight, name);
-  } else {
-    pack(reinterpret_cast<bf16*>(out.data()), host, weight, name);
+std::vector<uint8_t> pack_rows(const WeightSource& source, DType dtype, ThreadPool& pool) {
+  const int64_t rows = padded(cpu::count_rows(source));
+  switch (dtype) {
+    case DType::f32:
+      return pack<float>(source, rows, pool);
+    case DType::f16:
+      return pack<f16>(source, rows, pool);
+    default:
+      return pack<bf16>(source, rows, pool);
   }
-  return out;
 }
 
 }  // namespace medusa::cuda

@@ -5,17 +5,20 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/kernels.h"
+#include "base/thread_pool.h"
 
 namespace medusa::cuda {
 
-/// The rows of `weight`, which `host` holds, in the order in which kernels stream them (packing.h),
-/// in `dtype`: f32 or bf16. Throws ModelFormatError, naming the weight, for a value that overflows.
-std::vector<uint8_t> pack_rows(Backend& host, const Weight& weight, DType dtype, const char* name);
+// Of sources that were checked.
+
+/// The rows in the order in which kernels stream them (packing.h), in `dtype`: f32, bf16 or f16.
+/// Throws ModelFormatError, naming the weight, for a value that is not finite there.
+std::vector<uint8_t> pack_rows(const WeightSource& source, DType dtype, ThreadPool& pool);
 
 /// The type whose blocks all parts of a source have and kernels read as they are; else f32.
 DType common_blocks(const WeightSource& source);
-/// The rows of such a source: codes, then scales, then minimums. The source was checked.
-std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype);
+/// The rows of such a source: codes, then scales, then minimums.
+std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, ThreadPool& pool);
 
 /// How a weight of either kind is packed, and where its pieces lie in its storage.
 Format format_of(DType dtype);
