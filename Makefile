@@ -15,7 +15,7 @@ PACKAGE_SOURCES := CMakeLists.txt pyproject.toml \
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-.PHONY: help demo test test-gpu lint format bench bench-peers sanitize clean
+.PHONY: help demo test test-gpu lint format bench bench-gpu bench-peers sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,9 +34,15 @@ test: $(VENV)/package $(VENV)/test googletest ## C++ tests, then Python tests
 ifdef SYSTEM
 test-gpu: ## kernels, engine and Python on a GPU, then compute-sanitizer
 	PYTHON=$(PYTHON) tests/gpu/run.sh
+
+bench-gpu: ## every figure a GPU can give, in 8 minutes: benchmarks/results/gpu.json
+	PYTHON=$(PYTHON) benchmarks/gpu/run.sh
 else
 test-gpu: gpu-here $(VENV)/package $(VENV)/gpu googletest
 	PATH="$(BIN):$$PATH" PYTHON=$(BIN)/python tests/gpu/run.sh
+
+bench-gpu: gpu-here $(VENV)/package $(VENV)/gpu googletest
+	PATH="$(BIN):$$PATH" PYTHON=$(BIN)/python benchmarks/gpu/run.sh
 endif
 
 .PHONY: gpu-here

@@ -14,7 +14,7 @@
 #include "model/llama.h"
 #include "model/rope_table.h"
 #include "model/workspace.h"
-#include "random_weights.h"
+#include "random_model.h"
 
 namespace medusa {
 namespace {
@@ -110,62 +110,12 @@ ModelConfig smollm2() {
   return config;
 }
 
-/// Random weights of one format; all layers view the same memory, and each is packed for itself.
-struct RandomWeights {
-  DType format;
-  std::vector<uint8_t> matrix, vector;
-  TensorMap tensors;
-
-  RandomWeights(const ModelConfig& c, DType dtype)
-      : format(dtype),
-        matrix(benchmark::random_bytes(dtype, int64_t{c.vocab_size} * c.hidden_size)),
-        vector(benchmark::random_bytes(DType::bf16, c.hidden_size)) {
-    const int64_t d = c.hidden_size, inner = c.intermediate_size, kv = 64 * c.num_key_value_heads;
-    add("model.embed_tokens.weight", {c.vocab_size, d});
-    add("model.norm.weight", {d});
-    for (int i = 0; i < c.num_hidden_layers; ++i) {
-      const std::string layer = "model.layers." + std::to_string(i) + ".";
-      add(layer + "input_layernorm.weight", {d});
-      add(layer + "post_attention_layernorm.weight", {d});
-      add(layer + "self_attn.q_proj.weight", {d, d});
-      add(layer + "self_attn.k_proj.weight", {kv, d});
-      add(layer + "self_attn.v_proj.weight", {kv, d});
-      add(layer + "self_attn.o_proj.weight", {d, d});
-      add(layer + "mlp.gate_proj.weight", {inner, d});
-      add(layer + "mlp.up_proj.weight", {inner, d});
-      add(layer + "mlp.down_proj.weight", {d, inner});
-    }
-  }
-  void add(const std::string& name, const std::vector<int64_t>& shape) {
-    const bool is_vector = shape.size() == 1;
-    const DType dtype = is_vector ? DType::bf16 : format;
-    int64_t elements = 1;
-    for (const int64_t extent : shape) elements *= extent;
-    const auto blocks = static_cast<size_t>(elements / block_elements(dtype));
-    tensors[name] = {(is_vector ? vector : matrix).data(), blocks * block_bytes(dtype), dtype,
-                     shape};
-  }
-};
-
-/// A root at `context` with `rows` - 1 nodes below it, a quarter of them at depth 1.
-RowBatch tree_batch(int rows, int context, const int32_t* pages) {
-  RowBatch batch;
-  for (int row = 0; row < rows; ++row) {
-    const int parent = row == 0 ? -1 : (row - 1) / 4;
-    batch.tokens.push_back(row);
-    batch.parents.push_back(parent);
-    batch.positions.push_back(row == 0 ? context : batch.positions[parent] + 1);
-  }
-  batch.sequences = {{0, rows, context, pages, rows == 1}};
-  return batch;
-}
-
 void profile(ProfilingBackend& backend, const Llama& llama, DType type, int rows, int context) {
   Workspace workspace(backend, llama.config(), type, rows, rows);
   KvCache cache(backend, llama.config(), type, 1, KvCache::pages_for(context), context);
   cache.reserve(0, context);
   const RopeTable rope(backend, llama.config(), context + 64);
-  const RowBatch batch = tree_batch(rows, context, cache.pages(0));
+  const RowBatch batch = benchmark::tree_batch(rows, context, cache.pages(0));
   std::vector<int32_t> all(rows), drawn(1);
   std::iota(all.begin(), all.end(), 0);
   const std::vector<SampleRow> draw(1);
@@ -198,7 +148,7 @@ int main(int argc, char** argv) {
   const int threads = argc > 2 ? std::atoi(argv[2]) : 0;
   ProfilingBackend backend(make_cpu_backend({.num_threads = threads}));
   const ModelConfig config = smollm2();
-  const RandomWeights weights(config, parse_dtype(argc > 3 ? argv[3] : "BF16"));
+  const benchmark::RandomModel weights(config, parse_dtype(argc > 3 ? argv[3] : "BF16"));
   const Llama llama(backend, config, weights.tensors);
   const bool codes = argc > 4 && std::string(argv[4]) == "int8";
   const DType type = KvCache::dtype_of(backend, codes ? KvCacheType::int8 : KvCacheType::compute);

@@ -24,7 +24,10 @@ int parse_cuda(std::string_view device) {
 std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
   const std::string& device = options.device;
   // A GPU must be asked for by name until the device's tests have passed on one (docs/cuda.md).
-  if (device == "cpu" || device == "auto") return make_cpu_backend(options);
+  if (device == "cpu" || device == "auto") {
+    check(options.stream == nullptr, "stream: expected device cuda, found ", device);
+    return make_cpu_backend(options);
+  }
   const int number = parse_cuda(device);
   check(number >= 0, "device: expected auto, cpu, cuda or cuda:N, found ", device);
   return make_cuda_backend(options, number);

@@ -53,6 +53,9 @@ struct LoadOptions {
   WeightFormat weight_format = WeightFormat::as_stored;
   int num_threads = 0;          // of the CPU; 0: those it may use
   std::string device = "auto";  // "auto", "cpu": the CPU; "cuda"; "cuda:1"
+  // A cudaStream_t of the device that outlives the model, not the default one; null: one of its
+  // own. Whoever shares it calls from one thread at a time.
+  void* stream = nullptr;
 };
 
 /// Which drafted tokens a step keeps. exact: those that plain decoding would have produced;

@@ -140,7 +140,9 @@ Buffer pinned_memory(size_t bytes) {
 }
 
 Stream::Stream() : handle_(new CUstream_st) {}
-Stream::~Stream() { delete handle_; }
+Stream::~Stream() {
+  if (!borrowed_) delete handle_;
+}
 void Stream::copy_to_device(void* to, const void* from, size_t bytes) const {
   handle_->add([=] { std::memcpy(to, from, bytes); });
 }

@@ -13,6 +13,10 @@ namespace medusa::cuda {
 /// whole, at the end or when the host asks for a result; outside it is queued at once.
 class Queue {
  public:
+  /// Null: a stream of its own.
+  explicit Queue(void* borrowed)
+      : stream(borrowed == nullptr ? Stream() : Stream(static_cast<CUstream_st*>(borrowed))) {}
+
   Stream stream;
   DeviceScratch scratch, results;  // of the verb that runs
   DeviceScratch tickets;           // zeros between kernels

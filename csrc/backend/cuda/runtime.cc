@@ -107,7 +107,7 @@ Stream::Stream() {
   check_call(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "creating a stream");
 }
 Stream::~Stream() {
-  if (handle_ != nullptr) cudaStreamDestroy(handle_);
+  if (handle_ != nullptr && !borrowed_) cudaStreamDestroy(handle_);
 }
 void Stream::copy_to_device(void* to, const void* from, size_t bytes) const {
   check_call(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, handle_),

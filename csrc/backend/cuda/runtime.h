@@ -49,8 +49,11 @@ struct LaunchShape {
 class Stream {
  public:
   Stream();
+  /// Somebody else's, who keeps it.
+  explicit Stream(CUstream_st* borrowed) : handle_(borrowed), borrowed_(true) {}
   ~Stream();
-  Stream(Stream&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Stream(Stream&& other) noexcept
+      : handle_(std::exchange(other.handle_, nullptr)), borrowed_(other.borrowed_) {}
   Stream& operator=(Stream&&) = delete;
 
   CUstream_st* handle() const { return handle_; }
@@ -66,6 +69,7 @@ class Stream {
 
  private:
   CUstream_st* handle_ = nullptr;
+  bool borrowed_ = false;
   LaunchList* record_ = nullptr;
 };
 
