@@ -38,6 +38,7 @@ class Model:
         weight_format: str = "as_stored",
         num_threads: int = 0,
         device: str = "cpu",
+        stream: int = 0,
     ) -> Model: ...
     @property
     def config(self) -> ModelConfig: ...

@@ -20,6 +20,7 @@ from medusa_native.arguments import (
     speculative,
 )
 from medusa_native.checks import check_flag, check_integer
+from medusa_native.devices import stream_handle
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
 from medusa_native.metrics import AcceptanceWatch
@@ -55,6 +56,9 @@ class Decoder:
     device
         ``"auto"``, ``"cpu"``: the CPU; ``"cuda"``, ``"cuda:1"``: a GPU, whose kernels have not run
         on one yet, so that it must be asked for.
+    stream
+        An existing CUDA stream of that GPU to work on (`devices.stream_handle` says which kinds);
+        it must outlive the decoder. Default: one of its own.
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
         blocks and round what they are multiplied with to 8 bits, in groups of 32;
@@ -111,6 +115,7 @@ class Decoder:
         speculative_config: SpeculativeConfig | Mapping[str, Any] | None = None,
         tokenizer: str | Path | Tokenizer | None = None,
         device: str = "auto",
+        stream: Any = None,
         dtype: str = "auto",
         max_model_len: int | None = None,
         max_num_seqs: int = 8,
@@ -130,6 +135,7 @@ class Decoder:
             tokenizer,
             dtype=dtype,
             device=device,
+            stream=0 if stream is None else stream_handle(stream),
             adapter=adapter,
             num_threads=limit("num_threads", num_threads),
             max_model_len=limit("max_model_len", max_model_len),

@@ -127,6 +127,7 @@ def load_engine(
     dtype: str,
     num_threads: int,
     device: str = "cpu",
+    stream: int = 0,
     adapter: str | Path | None = None,
     tuning: TreeTuning | None = None,
     **limits: Any,
@@ -136,7 +137,7 @@ def load_engine(
     With `tuning` the tree adapts to load and acceptance; without, every step offers all of it.
     """
     checkpoint, adapted = load_adapted(model, adapter, dtype)
-    core_model = load_model(checkpoint, dtype, num_threads, device)
+    core_model = load_model(checkpoint, dtype, num_threads, device, stream)
     heads, tree = None, _core.Tree.root_only()
     options: dict[str, Any] = dict(limits)
     if speculative is not None and speculative.model is not None:
@@ -203,13 +204,13 @@ def isa_of(device_name: str) -> str:
 
 
 def load_model(
-    checkpoint: Checkpoint, dtype: str, num_threads: int, device: str = "cpu"
+    checkpoint: Checkpoint, dtype: str, num_threads: int, device: str = "cpu", stream: int = 0
 ) -> _core.Model:
-    """Pack a backbone; the checkpoint may be dropped afterwards."""
+    """Pack a backbone; the checkpoint may be dropped afterwards. `stream`: an address, or 0."""
     config = _core.ModelConfig(**checkpoint.config)
     tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
     return _core.Model.load(
-        config, tensors, **core_types(dtype), num_threads=num_threads, device=device
+        config, tensors, **core_types(dtype), num_threads=num_threads, device=device, stream=stream
     )
 
 

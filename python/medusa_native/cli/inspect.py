@@ -17,6 +17,8 @@ from medusa_native import _core
 from medusa_native.cli import options as opt
 from medusa_native.cli.heads_report import heads_facts, show_parts
 from medusa_native.cli.terminal import console, reports_errors, write_json
+from medusa_native.devices import cuda_devices
+from medusa_native.errors import DeviceError
 from medusa_native.heads import fingerprint, open_heads
 from medusa_native.loading import Checkpoint, HeadsCheckpoint, load_checkpoint, load_heads
 from medusa_native.trees import choose_tree, usual_nodes
@@ -56,10 +58,26 @@ def inspect(
         tree = choose_tree(config, opened.num_heads, stored, usual)
         facts["tree"] = {"nodes": tree.size, "depth": tree.depth, "paths": tree.paths}
     facts["cpu"] = {"instruction_sets": isas}
+    facts["gpu"] = gpu_facts()
     if json:
         write_json(facts)
     else:
         _show(facts, tree)
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Return whether a GPU can be used, and what cuda-python says of those there are."""
+    facts: dict[str, Any] = {"usable": _core.why_no_cuda() or "yes"}
+    try:
+        found = cuda_devices()
+    except DeviceError as error:
+        return facts | {"devices": str(error)}
+    return facts | {
+        gpu.device: f"{gpu.name}, compute capability {gpu.compute_capability[0]}."
+        f"{gpu.compute_capability[1]}, {gpu.memory / 2**30:.0f} GiB, "
+        f"{gpu.multiprocessors} multiprocessors"
+        for gpu in found
+    }
 
 
 def _matrix_formats(checkpoint: Checkpoint | None) -> Counter[str]:

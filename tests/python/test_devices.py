@@ -1,0 +1,68 @@
+"""GPUs and streams, as far as a machine without a GPU can tell."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medusa_native import Decoder, _core
+from medusa_native.devices import best_device, cuda_devices, stream_handle
+from medusa_native.errors import DeviceError, InvalidArgument
+
+
+class Protocol:
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, 4096
+
+
+class Later(Protocol):
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 1, 4096
+
+
+class Torch:
+    cuda_stream = 8192
+
+
+class Cupy:
+    ptr = 12288
+
+
+@pytest.mark.parametrize(
+    ("stream", "address"), [(Protocol(), 4096), (Torch(), 8192), (Cupy(), 12288), (16384, 16384)]
+)
+def test_streams_of_every_kind(stream: Any, address: int) -> None:
+    assert stream_handle(stream) == address
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (Later(), "version 0 of __cuda_stream__, found 1"),
+        (0, "found a default one"),
+        (1, "found a default one"),
+        ("stream", "found 'stream'"),
+        (None, "found None"),
+        (-5, "expected an address, found -5"),
+    ],
+)
+def test_what_is_no_stream(stream: Any, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        stream_handle(stream)
+
+
+def test_a_stream_needs_a_gpu(model: Path) -> None:
+    with pytest.raises(InvalidArgument, match="stream: expected device cuda, found cpu"):
+        Decoder(model, device="cpu", stream=4096)
+
+
+@pytest.mark.skipif(not _core.why_no_cuda(), reason="a GPU works here")
+def test_without_a_gpu_the_reason_is_given() -> None:
+    installed = importlib.util.find_spec("cuda") is not None
+    says = "nvidia-smi" if installed else r'pip install "medusa-native\[cuda\]"'
+    for ask in (cuda_devices, best_device):
+        with pytest.raises(DeviceError, match=says):
+            ask()
