@@ -26,6 +26,8 @@ std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
   // A GPU must be asked for by name until the device's tests have passed on one (docs/cuda.md).
   if (device == "cpu" || device == "auto") {
     check(options.stream == nullptr, "stream: expected device cuda, found ", device);
+    check(options.compute_type != ComputeType::float16,
+          "dtype: float16 is for CUDA only; use bfloat16 or float32");
     return make_cpu_backend(options);
   }
   const int number = parse_cuda(device);

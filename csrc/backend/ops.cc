@@ -101,8 +101,9 @@ void append_embedding(Backend& backend, Tensor out, Tensor x, const Weight& tabl
 
 void rms_norm(Backend& backend, Tensor out, Tensor x, std::span<const float> weight, float eps) {
   expect_dtype("rms_norm x", x, DType::f32);
-  check(out.dtype == DType::f32 || out.dtype == DType::bf16,
-        "rms_norm out: expected F32 or BF16, found ", name(out.dtype));
+  check(out.dtype == DType::f32 || out.dtype == backend.compute_dtype(),
+        "rms_norm out: expected F32 or ", name(backend.compute_dtype()), ", found ",
+        name(out.dtype));
   expect_shape("rms_norm out", out, x.rows, x.cols);
   expect_multiple("rms_norm columns", x.cols, kColumnUnit);
   check(static_cast<int64_t>(weight.size()) == x.cols, "rms_norm weight: expected ", x.cols,

@@ -36,11 +36,20 @@ std::string scaling_name(RopeScaling scaling) {
 ComputeType parse_compute(const std::string& name) {
   if (name == "bfloat16") return ComputeType::bfloat16;
   if (name == "float32") return ComputeType::float32;
-  throw InvalidArgument(text("compute_type: expected bfloat16 or float32, found ", name));
+  if (name == "float16") return ComputeType::float16;
+  throw InvalidArgument(text("compute_type: expected bfloat16, float16 or float32, found ", name));
 }
 
 std::string compute_name(ComputeType type) {
-  return type == ComputeType::float32 ? "float32" : "bfloat16";
+  switch (type) {
+    case ComputeType::float32:
+      return "float32";
+    case ComputeType::float16:
+      return "float16";
+    case ComputeType::bfloat16:
+      break;
+  }
+  return "bfloat16";
 }
 
 ModelConfig make_config(const py::kwargs& kwargs) {
@@ -62,14 +71,14 @@ WeightFormat parse_format(const std::string& name) {
 
 Model load_model(const ModelConfig& config, const py::dict& tensors,
                  const std::string& compute_type, const std::string& weight_format, int num_threads,
-                 const std::string& device) {
+                 const std::string& device, uintptr_t stream) {
   TensorMap map;
   for (const auto& [key, value] : tensors) {
     const auto name = py::cast<std::string>(key);
     map.emplace(name, to_host_tensor(value, name));
   }
   const LoadOptions options{parse_compute(compute_type), parse_format(weight_format), num_threads,
-                            device};
+                            device, reinterpret_cast<void*>(stream)};
   const py::gil_scoped_release release;
   return Model::load(config, map, options);
 }
@@ -87,16 +96,18 @@ py::array_t<float> model_logits(const Model& model, const std::vector<int32_t>& 
   return result;
 }
 
-// Rows of all sequences one after another: uint16 holding bfloat16 bits, or float32.
+// Rows of all sequences one after another: uint16 holding bfloat16 bits, float16 or float32.
 py::array model_hidden_states(const Model& model,
                               const std::vector<std::vector<int32_t>>& sequences) {
   std::vector<py::ssize_t> first{0};
   for (const auto& sequence : sequences) {
     first.push_back(first.back() + static_cast<py::ssize_t>(sequence.size()));
   }
-  const bool wide = model.compute_type() == ComputeType::float32;
+  const ComputeType type = model.compute_type();
+  const bool wide = type == ComputeType::float32, half = type == ComputeType::float16;
   const py::ssize_t hidden = model.config().hidden_size;
-  py::array out(wide ? py::dtype::of<float>() : py::dtype::of<uint16_t>(), {first.back(), hidden});
+  const py::dtype dtype(wide ? "float32" : half ? "float16" : "uint16");
+  py::array out(dtype, {first.back(), hidden});
   const size_t row_bytes = hidden * (wide ? sizeof(float) : sizeof(uint16_t));
   auto* data = static_cast<char*>(out.mutable_data());
   const py::gil_scoped_release release;
@@ -190,6 +201,7 @@ void register_model(py::module_& module) {
   py::class_<Model>(module, "Model", "A backbone with packed weights.")
       .def_static("load", &load_model, "config"_a, "tensors"_a, "compute_type"_a = "bfloat16",
                   "weight_format"_a = "as_stored", "num_threads"_a = 0, "device"_a = "cpu",
+                  "stream"_a = 0,
                   "Packs `tensors` (name to (buffer, dtype, shape)), which may go away afterwards.")
       .def_property_readonly("config", &Model::config)
       .def_property_readonly("compute_type",

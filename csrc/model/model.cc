@@ -35,8 +35,10 @@ Model Model::load(const ModelConfig& config, const TensorMap& tensors, const Loa
 
 const ModelConfig& Model::config() const { return impl_->llama.config(); }
 ComputeType Model::compute_type() const {
-  return impl_->backend->compute_dtype() == DType::f32 ? ComputeType::float32
-                                                       : ComputeType::bfloat16;
+  const DType dtype = impl_->backend->compute_dtype();
+  return dtype == DType::f32   ? ComputeType::float32
+         : dtype == DType::f16 ? ComputeType::float16
+                               : ComputeType::bfloat16;
 }
 std::map<std::string, int64_t> Model::weight_formats() const {
   return impl_->llama.weight_formats();

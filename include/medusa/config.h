@@ -8,7 +8,8 @@
 namespace medusa {
 
 /// Type of weights, of activations that enter a product, and of the key/value cache.
-enum class ComputeType : uint8_t { float32, bfloat16 };
+/// float16 is for CUDA alone.
+enum class ComputeType : uint8_t { float32, bfloat16, float16 };
 
 /// How weights are kept in memory. as_stored: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K of
 /// ggml in their blocks, where the compute type is bfloat16, and rows that meet them are rounded to

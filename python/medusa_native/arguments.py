@@ -31,11 +31,10 @@ def check_device(device: str) -> None:
 
 def core_types(dtype: str) -> dict[str, str]:
     """Return the core's compute type and weight format for a `dtype`, as keyword arguments."""
-    if dtype in ("float16", "fp16", "half"):
-        raise InvalidArgument("dtype 'float16' is for CUDA only; use 'bfloat16' or 'float32'")
     names = {
         "auto": ("bfloat16", "as_stored"),
         "bfloat16": ("bfloat16", "widened"),
+        "float16": ("float16", "widened"),
         "float32": ("float32", "widened"),
     }
     if dtype not in names:

@@ -62,7 +62,8 @@ class Decoder:
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
         blocks and round what they are multiplied with to 8 bits, in groups of 32;
-        ``"bfloat16"``, ``"float32"``: widen all weights to that type and compute in it.
+        ``"bfloat16"``, ``"float32"``, on a GPU also ``"float16"``: widen all weights to that type
+        and compute in it.
     max_model_len
         Tokens of prompt and answer together; default: the model's, bounded by memory.
     max_num_seqs

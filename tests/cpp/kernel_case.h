@@ -56,12 +56,15 @@ class Matrix {
     return true;
   }
   double at(int64_t row, int64_t col) const {
-    return view_.dtype == DType::f32 ? view_.row<float>(row)[col]
-                                     : to_float(view_.row<bf16>(row)[col]);
+    if (view_.dtype == DType::f32) return view_.row<float>(row)[col];
+    if (view_.dtype == DType::f16) return half_to_float(view_.row<f16>(row)[col].bits);
+    return to_float(view_.row<bf16>(row)[col]);
   }
   void set(int64_t row, int64_t col, float value) {
     if (view_.dtype == DType::f32) {
       view_.row<float>(row)[col] = value;
+    } else if (view_.dtype == DType::f16) {
+      view_.row<f16>(row)[col] = to_f16(value);
     } else {
       view_.row<bf16>(row)[col] = to_bf16(value);
     }

@@ -17,9 +17,15 @@ struct DeviceCase {
   ComputeType compute;
   int schedule;
 
-  DType dtype() const { return compute == ComputeType::float32 ? DType::f32 : DType::bf16; }
+  DType dtype() const {
+    return compute == ComputeType::float32   ? DType::f32
+           : compute == ComputeType::float16 ? DType::f16
+                                             : DType::bf16;
+  }
   /// Relative error of one rounding to the compute type.
-  double rounding() const { return compute == ComputeType::float32 ? 1e-6 : 1.0 / 256; }
+  double rounding() const {
+    return compute == ComputeType::float32 ? 1e-6 : dtype() == DType::f16 ? 1.0 / 2048 : 1.0 / 256;
+  }
 };
 
 inline std::string name_of(const DeviceCase& c) {
@@ -54,10 +60,11 @@ class DeviceTest : public testing::TestWithParam<DeviceCase> {
       make_cuda_backend({.compute_type = GetParam().compute}, 0);
 };
 
-#define MEDUSA_FOR_EVERY_DEVICE_CASE(suite)                                       \
-  INSTANTIATE_TEST_SUITE_P(                                                       \
-      every_case, suite,                                                          \
-      testing::ValuesIn(cases_of({ComputeType::bfloat16, ComputeType::float32})), \
+#define MEDUSA_FOR_EVERY_DEVICE_CASE(suite)                                               \
+  INSTANTIATE_TEST_SUITE_P(                                                               \
+      every_case, suite,                                                                  \
+      testing::ValuesIn(                                                                  \
+          cases_of({ComputeType::bfloat16, ComputeType::float16, ComputeType::float32})), \
       device_case_name)
 
 #define MEDUSA_FOR_EVERY_SCHEDULE(suite)      \

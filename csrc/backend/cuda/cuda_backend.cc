@@ -26,14 +26,12 @@ static_assert(static_cast<int>(Finish::silu_mul) == static_cast<int>(Epilogue::s
 static_assert(static_cast<int>(Finish::residual_silu) == static_cast<int>(Epilogue::residual_silu));
 static_assert(sizeof(CommitTarget) == sizeof(CommitRow));
 
-Element element_of(DType dtype) { return dtype == DType::f32 ? Element::f32 : Element::bf16; }
-
 // Queues kernels on one stream. Rows that rules, filters or log-probabilities need on the host go
 // to `host_`, the CPU's back end.
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const LoadOptions& options, int device)
-      : compute_(options.compute_type == ComputeType::float32 ? DType::f32 : DType::bf16),
+      : compute_(dtype_of(options.compute_type)),
         keeps_blocks_(compute_ == DType::bf16 && options.weight_format == WeightFormat::as_stored),
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),

@@ -9,10 +9,10 @@
 // type, `element`. Arguments are compared where a step is replayed as a graph.
 namespace medusa::cuda {
 
-enum class Element : uint8_t { f32, bf16 };
+enum class Element : uint8_t { f32, bf16, f16 };
 
 /// How a weight is packed (packing.h). GGUF's blocks of 32 go with bf16 alone.
-enum class Format : uint8_t { f32, bf16, q8_0, q4_0, q4_1 };
+enum class Format : uint8_t { f32, bf16, f16, q8_0, q4_0, q4_1 };
 
 /// A packed weight: elements or codes, and of blocks f16 factors.
 struct PackedWeight {

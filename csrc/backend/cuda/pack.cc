@@ -138,10 +138,28 @@ std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, Thread
   return out;
 }
 
+DType dtype_of(ComputeType type) {
+  switch (type) {
+    case ComputeType::float32:
+      return DType::f32;
+    case ComputeType::float16:
+      return DType::f16;
+    case ComputeType::bfloat16:
+      break;
+  }
+  return DType::bf16;
+}
+
+Element element_of(DType dtype) {
+  return dtype == DType::f32 ? Element::f32 : dtype == DType::f16 ? Element::f16 : Element::bf16;
+}
+
 Format format_of(DType dtype) {
   switch (dtype) {
     case DType::f32:
       return Format::f32;
+    case DType::f16:
+      return Format::f16;
     case DType::q8_0:
       return Format::q8_0;
     case DType::q4_0:

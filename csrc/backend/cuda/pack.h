@@ -20,6 +20,9 @@ DType common_blocks(const WeightSource& source);
 /// The rows of such a source: codes, then scales, then minimums.
 std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, ThreadPool& pool);
 
+DType dtype_of(ComputeType type);
+Element element_of(DType dtype);  // of a compute type
+
 /// How a weight of either kind is packed, and where its pieces lie in its storage.
 Format format_of(DType dtype);
 PackedWeight pieces_of(const Weight& weight);

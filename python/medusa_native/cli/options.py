@@ -46,7 +46,7 @@ Logprobs = Annotated[int | None, typer.Option(help="Likeliest tokens to report; 
 Completions = Annotated[int, typer.Option("--n", help="Answers to each prompt.")]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after the end token.")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda" or "cuda:N".')]
-DType = Annotated[str, typer.Option(help='"auto", "bfloat16" or "float32".')]
+DType = Annotated[str, typer.Option(help='"auto", "bfloat16", "float32" or, on a GPU, "float16".')]
 TrainDType = Annotated[str, typer.Option("--dtype", help='"bfloat16" or "float32".')]
 Threads = Annotated[int | None, typer.Option(help="Default: one a processor.")]
 MaxModelLen = Annotated[int | None, typer.Option(help="Most tokens of prompt and answer.")]

@@ -149,6 +149,8 @@ void tree_attention(const Stream& stream, Element element, const AttentionArgs& 
       return tree_attention_f32(stream, a);
     case Element::bf16:
       return launch_type<bf16>(stream, a);
+    case Element::f16:
+      return launch_type<f16>(stream, a);
   }
 }
 

@@ -15,6 +15,8 @@ template <Format kFormat>
 __device__ float element_at(const PackedWeight& table, int64_t n, int64_t k, int64_t width) {
   if constexpr (kFormat == Format::f32) {
     return static_cast<const float*>(table.codes)[packed_index_32(n, k, width)];
+  } else if constexpr (kFormat == Format::f16) {
+    return to_float(static_cast<const f16*>(table.codes)[packed_index_16(n, k, width)]);
   } else if constexpr (kFormat == Format::bf16) {
     return to_float(static_cast<const bf16*>(table.codes)[packed_index_16(n, k, width)]);
   } else {
@@ -66,6 +68,8 @@ void embed(const Stream& stream, Format format, const EmbedArgs& a, float* out) 
       return launch(stream, grid, kThreads, 0, embed_kernel<Format::f32>, a, out);
     case Format::bf16:
       return launch(stream, grid, kThreads, 0, embed_kernel<Format::bf16>, a, out);
+    case Format::f16:
+      return launch(stream, grid, kThreads, 0, embed_kernel<Format::f16>, a, out);
     case Format::q8_0:
       return launch(stream, grid, kThreads, 0, embed_kernel<Format::q8_0>, a, out);
     case Format::q4_0:
@@ -82,6 +86,8 @@ void append_embedding(const Stream& stream, Format format, const EmbedArgs& a, c
       return launch_append<Format::f32, float>(stream, a, x, x_width, out);
     case Format::bf16:
       return launch_append<Format::bf16, bf16>(stream, a, x, x_width, out);
+    case Format::f16:
+      return launch_append<Format::f16, f16>(stream, a, x, x_width, out);
     case Format::q8_0:
       return launch_append<Format::q8_0, bf16>(stream, a, x, x_width, out);
     case Format::q4_0:

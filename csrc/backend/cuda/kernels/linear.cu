@@ -1,4 +1,4 @@
-// Products with bf16 weights, and which kernel takes which weight.
+// Products with bf16 and f16 weights, and which kernel takes which weight.
 #include "backend/cuda/kernels/linear_tiles.cuh"
 
 namespace medusa::cuda {
@@ -33,8 +33,9 @@ int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits) {
 
 void linear(const Stream& stream, Format format, const LinearArgs& a) {
   if (format == Format::f32) return linear_f32(stream, a);
-  if (format != Format::bf16) return linear_blocks(stream, format, a);
-  launch_rows<PlainWeights>(stream, a);
+  if (format == Format::bf16) return launch_rows<PlainWeights<bf16>>(stream, a);
+  if (format == Format::f16) return launch_rows<PlainWeights<f16>>(stream, a);
+  linear_blocks(stream, format, a);
 }
 
 }  // namespace medusa::cuda

@@ -22,8 +22,8 @@ inline constexpr int kStages = 3;
 inline constexpr int kStride = kChunk + 8;  // elements: rows start in different banks
 
 // Columns column .. column + 63 of the block's rows; zeros beyond rows and columns.
-template <int kTiles>
-__device__ __forceinline__ void load_x(bf16* to, const LinearArgs& a, int first_row, int column,
+template <class T, int kTiles>
+__device__ __forceinline__ void load_x(T* to, const LinearArgs& a, int first_row, int column,
                                        int last) {
   constexpr int kVectors = kChunk / 8;
 #pragma unroll
@@ -31,7 +31,7 @@ __device__ __forceinline__ void load_x(bf16* to, const LinearArgs& a, int first_
     const int r = i / kVectors, c = i % kVectors * 8;
     const bool inside = first_row + r < a.rows && column + c < last;
     const int64_t at = int64_t{first_row + r} * a.k + column + c;
-    copy_async_16(to + r * kStride + c, static_cast<const bf16*>(a.x) + (inside ? at : 0), inside);
+    copy_async_16(to + r * kStride + c, static_cast<const T*>(a.x) + (inside ? at : 0), inside);
   }
 }
 
@@ -39,7 +39,7 @@ __device__ __forceinline__ void load_x(bf16* to, const LinearArgs& a, int first_
 template <class Weights, int kTiles>
 __device__ __forceinline__ void multiply_chunk(float (&sums)[2][kTiles][4],
                                                const typename Weights::Chunk& weights,
-                                               const bf16* x, int steps) {
+                                               const typename Weights::Element* x, int steps) {
 #pragma unroll
   for (int pair = 0; pair < kSteps / 2; ++pair) {  // a split has a multiple of 32 columns
     if (pair * 2 >= steps) break;
@@ -53,13 +53,13 @@ __device__ __forceinline__ void multiply_chunk(float (&sums)[2][kTiles][4],
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const uint32_t right[2] = {b[i / 2 * 2], b[i / 2 * 2 + 1]};
-        multiply_add(sums[i % 2][tile], left[i], right, bf16{});
+        multiply_add(sums[i % 2][tile], left[i], right, typename Weights::Element{});
       }
     }
   }
 }
 
-template <int kTiles>
+template <class T, int kTiles>
 __device__ __forceinline__ void finish(const LinearArgs& a, int first_row, int panel,
                                        const float (&sums)[2 * kTiles * 4]) {
 #pragma unroll
@@ -70,10 +70,10 @@ __device__ __forceinline__ void finish(const LinearArgs& a, int first_row, int p
       const int n = panel * 32 + lane() / 4 + i / 2 * 8;
       const float low = sums[tile * 4 + i], high = sums[(kTiles + tile) * 4 + i];
       if (a.finish == Finish::silu_mul) {
-        finish_pair<bf16>(a, row, n, low, high);
+        finish_pair<T>(a, row, n, low, high);
       } else {
-        finish_one<bf16>(a, row, n, low);
-        finish_one<bf16>(a, row, n + 16, high);
+        finish_one<T>(a, row, n, low);
+        finish_one<T>(a, row, n + 16, high);
       }
     }
   }
@@ -82,7 +82,8 @@ __device__ __forceinline__ void finish(const LinearArgs& a, int first_row, int p
 // Grid: (tiles of 128 weight rows, splits, tiles of 8 · kTiles rows of x).
 template <class Weights, int kTiles>
 __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
-  MEDUSA_DYNAMIC_SHARED(bf16, x);  // [stage][row][kStride]
+  using T = typename Weights::Element;
+  MEDUSA_DYNAMIC_SHARED(T, x);  // [stage][row][kStride]
   constexpr int kStage = kTiles * 8 * kStride;
   const int panel = static_cast<int>(blockIdx.x) * kBlockPanels + warp();
   const int first_row = static_cast<int>(blockIdx.z) * kTiles * 8;
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
   if (has_panel) Weights::load(next, a, panel, range.first, range.last);
   for (int stage = 0; stage < kStages - 1; ++stage) {
     if (stage < chunks) {
-      load_x<kTiles>(x + stage * kStage, a, first_row, range.first + stage * kChunk, range.last);
+      load_x<T, kTiles>(x + stage * kStage, a, first_row, range.first + stage * kChunk, range.last);
     }
     copy_async_commit();
   }
@@ -108,8 +109,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
     copy_async_wait<kStages - 2>();
     sync_block();
     if (ahead < chunks) {
-      load_x<kTiles>(x + ahead % kStages * kStage, a, first_row, range.first + ahead * kChunk,
-                     range.last);
+      load_x<T, kTiles>(x + ahead % kStages * kStage, a, first_row, range.first + ahead * kChunk,
+                        range.last);
     }
     copy_async_commit();
     if (has_panel) {
@@ -119,7 +120,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
   }
   copy_async_wait<0>();
   auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
-  if (join_splits(flat, a) && has_panel) finish<kTiles>(a, first_row, panel, flat);
+  if (join_splits(flat, a) && has_panel) finish<T, kTiles>(a, first_row, panel, flat);
 }
 
 template <class Weights, int kTiles>
@@ -127,7 +128,7 @@ void launch_tiles(const Stream& stream, const LinearArgs& a) {
   const int rows = kTiles * 8;
   const dim3 grid(static_cast<unsigned>((a.n + 127) / 128), static_cast<unsigned>(a.splits),
                   static_cast<unsigned>((a.rows + rows - 1) / rows));
-  launch(stream, grid, kLinearThreads, sizeof(bf16) * kStages * rows * kStride,
+  launch(stream, grid, kLinearThreads, sizeof(typename Weights::Element) * kStages * rows * kStride,
          linear_kernel<Weights, kTiles>, a);
 }
 

@@ -33,6 +33,8 @@ void rms_norm(const Stream& stream, Element element, const RmsNormArgs& a) {
       return launch(stream, grid, kThreads, 0, rms_norm_kernel<float>, a);
     case Element::bf16:
       return launch(stream, grid, kThreads, 0, rms_norm_kernel<bf16>, a);
+    case Element::f16:
+      return launch(stream, grid, kThreads, 0, rms_norm_kernel<f16>, a);
   }
 }
 

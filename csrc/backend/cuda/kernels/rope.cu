@@ -66,6 +66,8 @@ void rope(const Stream& stream, Element element, const RopeArgs& a) {
       return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<float>, a);
     case Element::bf16:
       return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<bf16>, a);
+    case Element::f16:
+      return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<f16>, a);
   }
 }
 

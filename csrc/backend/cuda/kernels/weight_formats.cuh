@@ -14,7 +14,10 @@ namespace medusa::cuda {
 inline constexpr int kChunk = 64;  // columns
 inline constexpr int kSteps = kChunk / 16;
 
+template <class T>
 struct PlainWeights {
+  using Element = T;  // of x
+
   struct Chunk {
     uint4 tile[kSteps][2];  // [16 columns][half of the rows]
   };
@@ -54,6 +57,8 @@ __device__ __forceinline__ float factor_of(uint64_t factors, int row) {
 // Codes of 8 or 4 bits that count from an offset, or from a minimum of each block.
 template <int kBits, bool kMinimum>
 struct BlockWeights {
+  using Element = bf16;
+
   static constexpr int kVectors = kBits == 8 ? kSteps : kSteps / 2;  // of 16 bytes, a lane
   static constexpr int kColumns = kChunk / kVectors;
 
