@@ -95,6 +95,15 @@ struct PosteriorRow {
   float* entropy = nullptr;         // out, in nats
 };
 
+/// Logits as the product that makes them, x · Wᵀ + bias: a back end may answer without writing them
+/// down.
+struct LogitsProduct {
+  Tensor x;                        // C (rows, K)
+  const Weight* weight = nullptr;  // (vocab, K)
+  Tensor logits;                   // f32 (rows, vocab): room for them
+  bool wanted = false;             // whether they are looked at afterwards
+};
+
 /// What acceptance decides, where commit() and heads find it: i32 in the back end's memory.
 struct Decisions {
   Tensor kept;   // (1, rows of the batch) 1: accepted, else 0
@@ -156,12 +165,17 @@ class Backend {
   // Decoding.
   virtual void gather_rows(Tensor out, Tensor x, Tensor rows) = 0;
   virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
+  // The same of x · Wᵀ + bias. Equal shares of the rows go with one weight each. `logits`: room for
+  // them, left with anything.
+  virtual void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
+                            std::span<const Weight> weights) = 0;
   virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
   virtual void logprobs(Tensor logits, std::span<const LogprobRow> rows) = 0;
   virtual void posterior(Tensor logits, std::span<const PosteriorRow> rows) = 0;
-  // Decides for all sequences at once, on the device. False, with nothing done, where this back end
-  // cannot, or not for these sequences: they are to be walked with sample() and posterior().
-  virtual bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+  // Computes logits, as far as they are needed, and decides for all sequences at once, on the
+  // device. False, with nothing done, where this back end cannot, or not for these sequences: they
+  // are to be walked with linear(), sample() and posterior().
+  virtual bool accept(const Decisions& out, const LogitsProduct& product, const RowBatch& batch,
                       std::span<const AcceptSequence> sequences, const TypicalRule& rule) = 0;
   // Those of `rows` that are kept, as in Decisions; without a tensor all. keys, values: (layers ·
   // rows, …).

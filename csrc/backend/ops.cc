@@ -48,6 +48,12 @@ void expect_ids(const char* what, std::span<const int32_t> ids, int64_t vocab) {
   for (const int32_t id : ids) expect_below(what, id, vocab);
 }
 
+void expect_top_k(const char* what, const Tensor& values, const Tensor& ids, const Tensor& logits) {
+  expect(what, values, DType::f32, logits.rows, values.cols);
+  expect(what, ids, DType::i32, logits.rows, values.cols);
+  expect_range(what, values.cols, 1, std::min<int64_t>(kMaxTopK, logits.cols));
+}
+
 void expect_rules(const LogitsRules& rules, int64_t vocab) {
   expect_ids("sample allowed", rules.allowed, vocab);
   expect_ids("sample banned", rules.banned, vocab);
@@ -174,12 +180,21 @@ void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows) {
 
 void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits) {
   expect_dtype("top_k logits", logits, DType::f32);
-  expect("top_k values", values, DType::f32, logits.rows, values.cols);
-  expect("top_k ids", ids, DType::i32, logits.rows, values.cols);
-  check(values.cols >= 1 && values.cols <= kMaxTopK && values.cols <= logits.cols,
-        "top_k: expected 1 to ", kMaxTopK, " and at most ", logits.cols, " ids, found ",
-        values.cols);
+  expect_top_k("top_k", values, ids, logits);
   backend.top_k(values, ids, logits);
+}
+
+void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits, Tensor x,
+                  std::span<const Weight> weights) {
+  const auto shares = static_cast<int64_t>(weights.size());
+  check(shares > 0 && x.rows % shares == 0, "linear_top_k: expected rows for each of ", shares,
+        " weights, found ", x.rows);
+  for (const Weight& weight : weights) {
+    expect("linear_top_k x", x, backend.compute_dtype(), x.rows, weight.in_features);
+    expect("linear_top_k logits", logits, DType::f32, x.rows, weight.out_features);
+  }
+  expect_top_k("linear_top_k", values, ids, logits);
+  backend.linear_top_k(values, ids, logits, x, weights);
 }
 
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
@@ -218,21 +233,25 @@ void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> ro
   backend.posterior(logits, rows);
 }
 
-bool accept(Backend& backend, const Decisions& out, Tensor logits, const RowBatch& batch,
-            std::span<const AcceptSequence> sequences, const TypicalRule& rule) {
+bool accept(Backend& backend, const Decisions& out, const LogitsProduct& product,
+            const RowBatch& batch, std::span<const AcceptSequence> sequences,
+            const TypicalRule& rule) {
+  const int64_t rows = product.x.rows, vocab = product.weight->out_features;
   const auto count = static_cast<int64_t>(sequences.size());
   expect("accept kept", out.kept, DType::i32, 1, batch.num_rows());
   expect("accept last", out.last, DType::i32, 1, count);
   expect("accept roots", out.roots, DType::i32, 1, count);
-  expect_dtype("accept logits", logits, DType::f32);
+  expect("accept x", product.x, backend.compute_dtype(), rows, product.weight->in_features);
+  expect("accept logits", product.logits, DType::f32, rows, vocab);
+  expect_ids("accept token", batch.tokens, vocab);
   for (const AcceptSequence& s : sequences) {
     expect_below("accept first row", s.first_row, batch.num_rows());
     expect_range("accept rows", s.num_rows, 1, batch.num_rows() - s.first_row);
     expect_range("accept logits rows", s.num_logits_rows, s.tree ? s.num_rows : 0, s.num_rows);
-    expect_range("accept logits", s.first_logits_row, 0, logits.rows - s.num_logits_rows);
-    expect_rules(s.draw.rules, logits.cols);
+    expect_range("accept logits", s.first_logits_row, 0, rows - s.num_logits_rows);
+    expect_rules(s.draw.rules, vocab);
   }
-  return backend.accept(out, logits, batch, sequences, rule);
+  return backend.accept(out, product, batch, sequences, rule);
 }
 
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,

@@ -17,12 +17,15 @@ void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const i
 void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in, const RowBatch& batch);
 void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows);
 void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits);
+void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits, Tensor x,
+                  std::span<const Weight> weights);
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows);
 void logprobs(Backend& backend, Tensor logits, std::span<const LogprobRow> rows);
 void posterior(Backend& backend, Tensor logits, std::span<const PosteriorRow> rows);
-bool accept(Backend& backend, const Decisions& out, Tensor logits, const RowBatch& batch,
-            std::span<const AcceptSequence> sequences, const TypicalRule& rule);
+bool accept(Backend& backend, const Decisions& out, const LogitsProduct& product,
+            const RowBatch& batch, std::span<const AcceptSequence> sequences,
+            const TypicalRule& rule);
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows, Tensor kept = {});
 

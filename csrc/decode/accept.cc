@@ -25,15 +25,14 @@ AcceptSequence Acceptance::sequence_of(const PlanEntry& entry) const {
           .draw = sample_row(*entry.sequence, entry.first_logits_row, position, {})};
 }
 
-void Acceptance::accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits,
-                        StepResults& out) {
+bool Acceptance::accept(Backend& backend, const StepPlan& plan, const RowBatch& batch,
+                        const LogitsProduct& product, const StepResults& out) {
+  if (!pure()) return false;
   sequences_.resize(static_cast<size_t>(plan.size));
   for (const PlanEntry& entry : plan) {
     sequences_[static_cast<size_t>(entry.decision)] = sequence_of(entry);
   }
-  if (pure() && ops::accept(backend, out.decisions(), logits, batch, sequences_, rule_)) return;
-  walk(backend, plan, batch, logits);
-  out.upload_decisions(backend, plan);
+  return ops::accept(backend, out.decisions(), product, batch, sequences_, rule_);
 }
 
 ExactAcceptance::ExactAcceptance(int max_num_seqs) : Acceptance(max_num_seqs, {}) {

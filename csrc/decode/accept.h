@@ -24,13 +24,14 @@ class Acceptance {
   }
   virtual ~Acceptance() = default;
 
-  /// Leaves the decisions about every entry, by its `decision`, in `out`. A prompt chunk accepts
-  /// all its rows.
-  void accept(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits,
-              StepResults& out);
+  /// On the device, from logits that need not have been computed: leaves the decisions about every
+  /// entry, by its `decision`, in `out`. A prompt chunk accepts all its rows. False, with nothing
+  /// done: it is for walk().
+  bool accept(Backend& backend, const StepPlan& plan, const RowBatch& batch,
+              const LogitsProduct& product, const StepResults& out);
 
-  /// The walk alone: fills accepted_rows and path of every entry, and next_root of those that have
-  /// logits.
+  /// On the host, level by level: fills accepted_rows and path of every entry, and next_root of
+  /// those that have logits.
   virtual void walk(Backend& backend, StepPlan& plan, const RowBatch& batch, Tensor logits) = 0;
 
  protected:

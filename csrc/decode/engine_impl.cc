@@ -88,17 +88,29 @@ void Engine::Impl::compute() {
   results.stamp(backend(), StepResults::start);
   llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
   logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
-  llama().logits(backend(), logits_rows, batch.num_rows(), workspace);
-  results.stamp(backend(), StepResults::forward);
-  acceptance->accept(backend(), plan, batch,
-                     workspace.logits(static_cast<int64_t>(logits_rows.size())), results);
-  results.stamp(backend(), StepResults::accept);
+  decide();
   offer_rows();
   cache.commit(backend(), workspace, results.decisions().kept);
   results.stamp(backend(), StepResults::commit);
   if (!guessed.empty()) run_heads();
   results.stamp(backend(), StepResults::heads);
   results.download(backend());
+}
+
+// The back end decides from the lm_head's product itself, or the host walks the logits.
+void Engine::Impl::decide() {
+  LogitsProduct product = llama().product(backend(), logits_rows, batch.num_rows(), workspace);
+  product.wanted = LogprobRecorder::wants(plan);
+  const bool decided = acceptance->accept(backend(), plan, batch, product, results);
+  if (!decided) {
+    ops::linear(backend(), product.logits, product.x, *product.weight, Epilogue::store);
+  }
+  results.stamp(backend(), StepResults::forward);
+  if (!decided) {
+    acceptance->walk(backend(), plan, batch, product.logits);
+    results.upload_decisions(backend(), plan);
+  }
+  results.stamp(backend(), StepResults::accept);
 }
 
 // A path may be accepted beyond the last token a sequence can have, where it has no pages.

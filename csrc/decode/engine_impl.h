@@ -25,6 +25,7 @@ struct Engine::Impl {
   void run_step();
   void plan_heads();
   void compute();
+  void decide();
   void offer_rows();
   void run_heads();
   void advance_cache();

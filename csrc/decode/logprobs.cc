@@ -55,6 +55,12 @@ void LogprobRecorder::record_chunk(Backend& backend, const Llama& llama, const P
   }
 }
 
+bool LogprobRecorder::wants(const StepPlan& plan) {
+  return std::ranges::any_of(plan, [](const PlanEntry& entry) {
+    return entry.sequence->logprobs_width() > 0 && entry.num_logits_rows > 0;
+  });
+}
+
 void LogprobRecorder::record_accepted(Backend& backend, StepPlan& plan, const RowBatch& batch,
                                       Tensor logits) {
   rows_.clear();

@@ -16,6 +16,9 @@ class LogprobRecorder {
   /// `max_rows`: of logits computed at a time.
   explicit LogprobRecorder(int max_rows);
 
+  /// Whether record_accepted() will look at the step's logits.
+  static bool wants(const StepPlan& plan);
+
   /// Of prompt tokens, each from the hidden row before it. Uses the workspace's logits a part at a
   /// time, so it comes after the forward pass and before the logits of the step.
   void record_prompts(Backend& backend, const Llama& llama, StepPlan& plan, int64_t batch_rows,

@@ -107,6 +107,8 @@ struct StepPlan {
   }
   PlanEntry* begin() { return entries.data(); }
   PlanEntry* end() { return entries.data() + size; }
+  const PlanEntry* begin() const { return entries.data(); }
+  const PlanEntry* end() const { return entries.data() + size; }
 };
 
 }  // namespace medusa

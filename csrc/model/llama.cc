@@ -99,8 +99,8 @@ void Llama::mlp(Backend& backend, const Layer& layer, int64_t rows, Workspace& w
   ops::linear(backend, ws.residual(rows), ws.mlp(rows), layer.down, Epilogue::add);
 }
 
-void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
-                   Workspace& ws) const {
+LogitsProduct Llama::product(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
+                             Workspace& ws) const {
   const auto count = static_cast<int64_t>(rows.size());
   Tensor picked = ws.hidden(batch_rows);
   if (!std::ranges::equal(rows, std::views::iota(0, static_cast<int>(batch_rows)))) {
@@ -108,7 +108,13 @@ void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batc
     backend.upload(ws.picks(count), rows.data());
     ops::gather_rows(backend, picked, ws.hidden(batch_rows), ws.picks(count));
   }
-  ops::linear(backend, ws.logits(count), picked, lm_head(), Epilogue::store);
+  return {.x = picked, .weight = &lm_head(), .logits = ws.logits(count)};
+}
+
+void Llama::logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
+                   Workspace& ws) const {
+  const LogitsProduct product = this->product(backend, rows, batch_rows, ws);
+  ops::linear(backend, product.logits, product.x, *product.weight, Epilogue::store);
 }
 
 std::vector<const Weight*> Llama::matrices() const {

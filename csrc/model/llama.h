@@ -24,8 +24,11 @@ class Llama {
   /// values in workspace.keys and .values.
   void forward(Backend& backend, const RowBatch& batch, const KvLayout& cache, const Rope& rope,
                Workspace& workspace) const;
-  /// lm_head over `rows`, each below `batch_rows`, of the last forward pass, into
-  /// workspace.logits(rows.size()).
+  /// lm_head over `rows`, each below `batch_rows`, of the last forward pass: ready to be multiplied
+  /// into workspace.logits(rows.size()).
+  LogitsProduct product(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
+                        Workspace& workspace) const;
+  /// The same, multiplied.
   void logits(Backend& backend, std::span<const int32_t> rows, int64_t batch_rows,
               Workspace& workspace) const;
 

@@ -91,9 +91,9 @@ void MedusaHeads::forward(Backend& backend, Tensor hidden, Tensor roots, int num
     input = ws.grounded_.slice(0, hidden.rows);
     ops::append_embedding(backend, input, hidden, *embedding_, roots);
   }
-  project(backend, residual_blocks(backend, input, num_heads, ws), num_heads, ws);
-  const int64_t rows = num_heads * hidden.rows;
-  ops::top_k(backend, ws.values_.slice(0, rows), ids, ws.logits_.slice(0, rows));
+  const Tensor states = residual_blocks(backend, input, num_heads, ws);
+  ops::linear_top_k(backend, ws.values_.slice(0, states.rows), ids,
+                    ws.logits_.slice(0, states.rows), states, projections(num_heads));
 }
 
 std::span<const int32_t> MedusaHeads::guess(Backend& backend, Tensor hidden,
@@ -125,18 +125,10 @@ Tensor MedusaHeads::residual_blocks(Backend& backend, Tensor input, int num_head
   return state;
 }
 
-void MedusaHeads::project(Backend& backend, Tensor states, int num_heads,
-                          HeadsWorkspace& ws) const {
-  const Tensor logits = ws.logits_.slice(0, states.rows);
-  if (projection_.empty()) {
-    ops::linear(backend, logits, states, shared_projection(), Epilogue::store);
-    return;
-  }
-  const int64_t rows = states.rows / num_heads;
-  for (int head = 0; head < num_heads; ++head) {
-    ops::linear(backend, logits.slice(head * rows, rows), states.slice(head * rows, rows),
-                projection_[head], Epilogue::store);
-  }
+// Each for an equal share of the states.
+std::span<const Weight> MedusaHeads::projections(int num_heads) const {
+  if (!projection_.empty()) return std::span(projection_).first(static_cast<size_t>(num_heads));
+  return {trimmed_lm_head_.storage ? &trimmed_lm_head_ : lm_head_, 1};
 }
 
 size_t MedusaHeads::weight_bytes() const {

@@ -63,10 +63,7 @@ class MedusaHeads {
   void load_residual(Backend& backend, const Heads::Source& source, int64_t hidden);
   void load_projection(Backend& backend, const Llama& llama, const Heads::Source& source);
   Tensor residual_blocks(Backend& backend, Tensor input, int num_heads, HeadsWorkspace& ws) const;
-  void project(Backend& backend, Tensor states, int num_heads, HeadsWorkspace& ws) const;
-  const Weight& shared_projection() const {
-    return trimmed_lm_head_.storage ? trimmed_lm_head_ : *lm_head_;
-  }
+  std::span<const Weight> projections(int num_heads) const;
 
   std::vector<std::vector<Weight>> residual_;  // [head][layer] (hidden, hidden) and bias; layer 0
                                                // of grounded heads [W U] (hidden, 2 · hidden)

@@ -7,6 +7,8 @@
 
 #include "base/philox.h"
 #include "kernel_case.h"
+#include "linear_case.h"
+#include "medusa/error.h"
 #include "sampling_case.h"
 
 namespace medusa {
@@ -38,6 +40,25 @@ TEST_P(SamplingTest, top_k_sorts_the_best) {
       EXPECT_TRUE(values.guards_intact() && ids.guards_intact());
     }
   }
+}
+
+TEST_P(SamplingTest, products_are_ranked_a_weight_for_each_share_of_the_rows) {
+  const auto backend = GetParam().backend(2);
+  const int64_t n = 70, k = 32;
+  Layer layers[] = {{*backend, n, k, 1}, {*backend, n, k, 3}};
+  Weight weights[] = {std::move(layers[0].packed), std::move(layers[1].packed)};
+  const Matrix x = random_matrix(GetParam().dtype(), 6, k, 5);
+  const Matrix room(DType::f32, 6, n), values(DType::f32, 6, 4), ids(DType::i32, 6, 4);
+  ops::linear_top_k(*backend, values, ids, room, x, weights);
+  for (int64_t r = 0; r < 6; ++r) {
+    for (int64_t i = 0; i < 4; ++i) {
+      const int32_t id = ids.view().row<int32_t>(r)[i];
+      EXPECT_NEAR(values.at(r, i), layers[r / 3].expected(x, r, id), 1e-4);
+      EXPECT_TRUE(i == 0 || values.at(r, i - 1) >= values.at(r, i));
+    }
+  }
+  const Tensor five = x.view().slice(0, 5);
+  EXPECT_THROW(ops::linear_top_k(*backend, values, ids, room, five, weights), InvalidArgument);
 }
 
 TEST_P(SamplingTest, argmax_takes_the_lowest_id_on_ties) {

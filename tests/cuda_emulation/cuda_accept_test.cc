@@ -5,6 +5,7 @@
 #include <random>
 
 #include "device_case.h"
+#include "linear_case.h"
 #include "medusa/error.h"
 #include "medusa/tree.h"
 
@@ -12,6 +13,7 @@ namespace medusa {
 namespace {
 
 constexpr int64_t kVocab = 9;  // so few that drafted tokens are often drawn
+constexpr int64_t kHidden = 32;
 constexpr TypicalRule kRule{-1.6f, -0.7f};
 
 struct Asked {
@@ -26,21 +28,31 @@ struct Decided {
   bool operator==(const Decided&) const = default;
 };
 
-// A batch, its logits in the device's memory, and what acceptance is told.
+// A batch, the product that makes its logits, and what acceptance is told.
 class Step {
  public:
   Step(Backend& backend, const std::vector<Asked>& asked, unsigned seed)
-      : backend_(backend), random_(seed) {
+      : backend_(backend), random_(seed), lm_head_(backend, kVocab, kHidden, seed) {
     for (const Asked& a : asked) add(a);
-    const auto rows = std::max<int64_t>(1, num_logits_);
-    logits_.emplace(backend, random_matrix(DType::f32, rows, kVocab, seed, 2.0f));
+    x_.emplace(backend, random_matrix(backend.compute_dtype(), num_logits_, kHidden, seed, 2.0f));
+    room_.emplace(backend, Matrix(DType::f32, num_logits_, kVocab));
+    logits_.emplace(backend, Matrix(DType::f32, num_logits_, kVocab));
+    ops::linear(backend, *logits_, *x_, lm_head_.packed, Epilogue::store);
   }
 
-  Decided decide() {
+  LogitsProduct product(bool wanted = false) const {
+    return {*x_, &lm_head_.packed, *room_, wanted};
+  }
+  const RowBatch& batch() const { return batch_; }
+  const Resident& logits() const { return *logits_; }
+  const Resident& room() const { return *room_; }
+
+  Decided decide(bool wanted = false) {
     const auto count = static_cast<int64_t>(sequences_.size());
     const Resident kept(backend_, Matrix(DType::i32, 1, batch_.num_rows())),
         last(backend_, Matrix(DType::i32, 1, count)), roots(backend_, Matrix(DType::i32, 1, count));
-    EXPECT_TRUE(ops::accept(backend_, {kept, last, roots}, *logits_, batch_, sequences_, kRule));
+    EXPECT_TRUE(
+        ops::accept(backend_, {kept, last, roots}, product(wanted), batch_, sequences_, kRule));
     const auto values = [](const Resident& from) {
       const Matrix host = from.fetch();
       const auto* first = host.view().row<int32_t>(0);
@@ -142,7 +154,8 @@ class Step {
   std::vector<Tree> trees_;
   std::vector<AcceptSequence> sequences_;
   int64_t num_logits_ = 0;
-  std::optional<Resident> logits_;
+  Layer lm_head_;
+  std::optional<Resident> x_, room_, logits_;
 };
 
 class CudaAcceptTest : public DeviceTest {};
@@ -176,6 +189,16 @@ TEST_P(CudaAcceptTest, decides_what_the_rules_say) {
   EXPECT_GT(long_paths, 10);  // or nothing was shown
 }
 
+// Only who wants the logits gets them, with the bits of a product that stores them.
+TEST_P(CudaAcceptTest, writes_logits_where_they_are_wanted) {
+  Step step(*backend, everyone(), 9);
+  const Matrix untouched = step.room().fetch();
+  const Decided without = step.decide();
+  EXPECT_TRUE(step.room().fetch().same(untouched));
+  EXPECT_EQ(step.decide(true), without);
+  EXPECT_TRUE(step.room().fetch().same(step.logits().fetch()));
+}
+
 TEST_P(CudaAcceptTest, works_without_drafts_and_without_logits) {
   Step root(*backend, {{.typical = true, .temperature = 1}}, 2);
   EXPECT_EQ(root.decide(), root.expected());
@@ -186,11 +209,9 @@ TEST_P(CudaAcceptTest, works_without_drafts_and_without_logits) {
 TEST_P(CudaAcceptTest, leaves_to_the_host_what_needs_the_host) {
   Step step(*backend, {{}, {.tree = Tree::chain(2), .temperature = 1}}, 4);
   const Resident out(*backend, Matrix(DType::i32, 1, 4)), two(*backend, Matrix(DType::i32, 1, 2));
-  const Resident logits(*backend, Matrix(DType::f32, 4, kVocab));
-  RowBatch batch;
-  batch.add_chain(std::vector<int32_t>{1, 2, 3, 4}, 0);
   const auto answer = [&] {
-    return ops::accept(*backend, {out, two, two}, logits, batch, step.sequences(), kRule);
+    return ops::accept(*backend, {out, two, two}, step.product(), step.batch(), step.sequences(),
+                       kRule);
   };
   EXPECT_TRUE(answer());
   step.sequences()[1].draw.top_k = 3;

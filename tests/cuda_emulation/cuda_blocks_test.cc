@@ -57,6 +57,27 @@ TEST_P(CudaBlocksTest, products_have_the_bits_of_widened_weights) {
   }
 }
 
+// Without logits in memory, too.
+TEST_P(CudaBlocksTest, best_ids_are_those_of_widened_weights) {
+  for (const DType dtype : kFormats) {
+    const Blocks blocks(dtype, 130, 96, 5);
+    const WeightSource source{.parts = {&blocks.tensor}, .name = "w"};
+    for (const int64_t rows : {1, 9, 40}) {
+      const Matrix x = random_matrix(DType::bf16, rows, 96, 6);
+      const auto best = [&](Backend& of) {
+        const Weight weight = of.prepare_weight(source);
+        const Resident in(of, x), room(of, Matrix(DType::f32, rows, 130)),
+            values(of, Matrix(DType::f32, rows, 5)), ids(of, Matrix(DType::i32, rows, 5));
+        ops::linear_top_k(of, values, ids, room, in, {&weight, 1});
+        return std::pair(values.fetch(), ids.fetch());
+      };
+      const auto kept = best(*keeping), wide = best(*widening);
+      EXPECT_TRUE(kept.first.same(wide.first)) << name(dtype) << ", " << rows;
+      EXPECT_TRUE(kept.second.same(wide.second)) << name(dtype) << ", " << rows;
+    }
+  }
+}
+
 TEST_P(CudaBlocksTest, gate_and_up_are_interleaved) {
   for (const DType dtype : kFormats) {
     const Blocks gate(dtype, 48, 64, 7), up(dtype, 48, 64, 8);

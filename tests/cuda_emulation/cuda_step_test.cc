@@ -32,9 +32,9 @@ struct Shape {
 
 class CudaStepTest : public ::testing::TestWithParam<Shape> {};
 
-// 8 kernels a layer; embed, final norm and lm_head; draws and their judge; commit; five stamps; of
-// the heads: their rows, a block each, projections and top-k. The nodes of the graph are those, one
-// copy of all inputs and one of all results.
+// 8 kernels a layer; embed, final norm and lm_head; choice and decision; commit; five stamps; of
+// the heads: their rows, a block each, projections and the merge of their best ids. The nodes of
+// the graph are those, one copy of all inputs and one of all results.
 TEST_P(CudaStepTest, is_one_graph_and_one_wait) {
   TinyModel source(7, ComputeType::bfloat16, 1, "cuda", kLayers);
   const Model model = source.load();

@@ -152,6 +152,17 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
+                    std::span<const Weight> weights) override {
+    const int64_t share = x.rows / static_cast<int64_t>(weights.size());
+    int64_t first = 0;
+    for (const Weight& weight : weights) {
+      linear(logits.slice(first, share), x.slice(first, share), weight, Epilogue::store);
+      first += share;
+    }
+    top_k(values, ids, logits);
+  }
+
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     for_each_row(logits, rows.size(), [&](size_t i, const SampleScratch& scratch) {
       ids[i] = sample_row(kernels_, rows[i], logits.row<float>(rows[i].row), logits.cols, scratch);
@@ -172,8 +183,8 @@ class CpuBackend final : public Backend {
   }
 
   // To draw at all nodes is dear here: whoever walks draws at nodes of accepted paths alone.
-  bool accept(const Decisions&, Tensor, const RowBatch&, std::span<const AcceptSequence>,
-              const TypicalRule&) override {
+  bool accept(const Decisions&, const LogitsProduct&, const RowBatch&,
+              std::span<const AcceptSequence>, const TypicalRule&) override {
     return false;
   }
 
@@ -277,17 +288,6 @@ class CpuBackend final : public Backend {
 std::shared_ptr<Backend> make_cpu_backend(const cpu::KernelTable& kernels,
                                           const LoadOptions& options) {
   return std::make_shared<cpu::CpuBackend>(kernels, options);
-}
-
-std::shared_ptr<Backend> make_cpu_backend(cpu::Isa isa, const LoadOptions& options) {
-  const auto supported = cpu::supported_isas();
-  check<DeviceError>(std::find(supported.begin(), supported.end(), isa) != supported.end(),
-                     "this machine does not run ", name(isa));
-  return make_cpu_backend(cpu::kernels(isa), options);
-}
-
-std::shared_ptr<Backend> make_cpu_backend(const LoadOptions& options) {
-  return make_cpu_backend(cpu::choose_isa(), options);
 }
 
 }  // namespace medusa

@@ -4,6 +4,7 @@
 #include "backend/cpu/check_source.h"
 #include "backend/cpu/source_rows.h"
 #include "backend/cuda/kernels.h"
+#include "backend/cuda/logits_products.h"
 #include "backend/cuda/logits_reader.h"
 #include "backend/cuda/pack.h"
 #include "backend/cuda/queue.h"
@@ -96,26 +97,9 @@ class CudaBackend final : public Backend {
 
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
     if (x.rows == 0) return;
-    const Format format = format_of(weight.segments[0].dtype);
-    const int64_t k = weight.in_features, n = weight.out_features;
-    const int splits = linear_splits(k, n);
-    LinearArgs a{x.data,
-                 pieces_of(weight),
-                 static_cast<const float*>(weight.bias.data()),
-                 out.data,
-                 static_cast<int>(x.rows),
-                 static_cast<int>(k),
-                 static_cast<int>(n),
-                 static_cast<Finish>(epilogue),
-                 splits,
-                 nullptr,
-                 nullptr};
-    if (splits > 1) {
-      a.partials =
-          queue_.scratch.reserve<float>(stream(), linear_partials(format, x.rows, n, splits));
-      a.tickets = queue_.tickets.reserve<int>(stream(), linear_tiles(format, x.rows, n));
-    }
-    cuda::linear(stream(), format, a);
+    LinearArgs a = linear_args(bound(), x, weight, static_cast<Finish>(epilogue));
+    a.out = out.data;
+    cuda::linear(stream(), format_of(weight.segments[0].dtype), a);
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
@@ -149,6 +133,11 @@ class CudaBackend final : public Backend {
                            static_cast<int>(logits.rows), static_cast<int>(logits.cols), k});
   }
 
+  void linear_top_k(Tensor values, Tensor ids, Tensor, Tensor x,
+                    std::span<const Weight> weights) override {
+    projections_.top_k(bound(), values, ids, x, weights);
+  }
+
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     reader_.sample(bound(), ids, logits, rows);
   }
@@ -161,9 +150,9 @@ class CudaBackend final : public Backend {
     reader_.posterior(bound(), logits, rows);
   }
 
-  bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+  bool accept(const Decisions& out, const LogitsProduct& product, const RowBatch& batch,
               std::span<const AcceptSequence> sequences, const TypicalRule& rule) override {
-    return acceptance_.accept(bound(), out, logits, batch, sequences, rule);
+    return acceptance_.accept(bound(), out, product, batch, sequences, rule);
   }
 
   void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
@@ -228,6 +217,7 @@ class CudaBackend final : public Backend {
   std::vector<CommitTarget> commits_;
   LogitsReader reader_;
   TreeAcceptance acceptance_;
+  LogitsProducts projections_;
 };
 
 std::string why_not(int device) {

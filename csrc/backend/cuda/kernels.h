@@ -44,19 +44,45 @@ struct RmsNormArgs {
 };
 void rms_norm(const Stream& stream, Element element, const RmsNormArgs& args);
 
-/// As Epilogue in backend/backend.h.
-enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
+/// As Epilogue in backend/backend.h; and `reduce`, for outputs that are logits.
+enum class Finish : uint8_t { store, add, silu_mul, residual_silu, reduce };
+
+/// What one row of logits is asked for: a token drawn as by SampleRow, and, where there are tokens,
+/// what PosteriorRow asks.
+struct LogitsRow {
+  uint64_t seed = 0;
+  int64_t position = 0;
+  float temperature = 0;
+  float judged_temperature = 0;
+  int32_t first_token = 0, num_tokens = 0, entropy = 0;  // as JudgeRow
+};
+inline constexpr int kLogitsTile = 128;  // columns: ids of one record
+constexpr int logits_tiles(int64_t vocab) {
+  return static_cast<int>((vocab + kLogitsTile - 1) / kLogitsTile);
+}
+/// What Finish::reduce leaves of each row and tile of columns. Either keys, ranked, of the
+/// likeliest and the drawn id, or (k > 0) of the k likeliest, best first.
+struct LogitsRecords {
+  const LogitsRow* rows;  // where k == 0
+  const int32_t* tokens;
+  uint64_t* keys;  // [row][tile][2] or [row][tile][k]
+  float* sums;     // [row][tile][2] of judged rows: e^z and z · e^z, z from the tile's top down
+  float* token_logits;  // as tokens
+  int k;
+  bool operator==(const LogitsRecords&) const = default;
+};
 
 struct LinearArgs {
   const void* x;  // C (rows, k)
   PackedWeight weight;
   const float* bias;  // (n) or null
-  void* out;
+  void* out;          // of Finish::reduce logits f32 (rows, n), or null
   int rows, k, n;
   Finish finish;
-  int splits;       // of k: linear_splits(k, n)
-  float* partials;  // linear_partials() floats, where splits > 1
-  int* tickets;     // linear_tiles() zeros, and zeros again afterwards
+  int splits;             // of k: linear_splits(k, n)
+  float* partials;        // linear_partials() floats, where splits > 1
+  int* tickets;           // linear_tiles() zeros, and zeros again afterwards
+  LogitsRecords records;  // of Finish::reduce
   bool operator==(const LinearArgs&) const = default;
 };
 /// Into how many parts a product's sum is split: a function of the weight's shape.
@@ -178,6 +204,25 @@ struct PosteriorArgs {
   bool operator==(const PosteriorArgs&) const = default;
 };
 void posterior(const Stream& stream, const PosteriorArgs& args);
+
+/// From the records of whole rows, what was asked for.
+struct ChooseArgs {
+  LogitsRecords records;
+  int32_t* ids;      // (rows) drawn
+  float* log_probs;  // as tokens
+  float* entropies;
+  int num_rows, vocab;
+  bool operator==(const ChooseArgs&) const = default;
+};
+void choose(const Stream& stream, const ChooseArgs& args);
+struct MergeTopKArgs {
+  const uint64_t* keys;  // [row][tile][k]
+  float* values;         // (rows, k)
+  int32_t* ids;
+  int rows, vocab, k;
+  bool operator==(const MergeTopKArgs&) const = default;
+};
+void merge_top_k(const Stream& stream, const MergeTopKArgs& args);
 
 /// How a sequence's rows are decided about: all kept, or a path of a tree.
 enum class AcceptKind : int32_t { chain, exact, typical };

@@ -1,7 +1,7 @@
 // The product of linear.cu in f32, on the ordinary cores: a lane a weight row, 8 rows of x a block.
 // Tensor cores would round to fewer bits.
 #include "backend/cuda/device/async_copy.cuh"
-#include "backend/cuda/kernels/linear_finish.cuh"
+#include "backend/cuda/kernels/linear_reduce.cuh"
 #include "backend/cuda/launch.h"
 
 namespace medusa::cuda {
@@ -67,7 +67,16 @@ __global__ void __launch_bounds__(kLinearThreads) linear_f32_kernel(LinearArgs a
     }
   }
   copy_async_wait<0>();
-  if (!join_splits(sums, a) || !has_panel) return;
+  if (!join_splits(sums, a)) return;
+  if (a.finish == Finish::reduce) {
+    MEDUSA_DYNAMIC_SHARED(float, tile);
+    for (int r = 0; r < kRows && has_panel; ++r) {
+      SumsTile{tile}.put(r, warp() * 32 + lane(), sums[r]);
+    }
+    sync_block();
+    return reduce_tile(a, {tile}, first_row, kRows);
+  }
+  if (!has_panel) return;
   const int n = panel * 32 + lane();
   for (int r = 0; r < kRows; ++r) {
     if (a.finish == Finish::silu_mul) {
@@ -84,7 +93,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_f32_kernel(LinearArgs a
 void linear_f32(const Stream& stream, const LinearArgs& a) {
   const dim3 grid(static_cast<unsigned>((a.n + 127) / 128), static_cast<unsigned>(a.splits),
                   static_cast<unsigned>((a.rows + kRows - 1) / kRows));
-  launch(stream, grid, kLinearThreads, 0, linear_f32_kernel, a);
+  const size_t bytes = a.finish == Finish::reduce ? SumsTile::bytes(kRows) : 0;
+  launch(stream, grid, kLinearThreads, bytes, linear_f32_kernel, a);
 }
 
 }  // namespace medusa::cuda

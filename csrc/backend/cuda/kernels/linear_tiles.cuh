@@ -3,7 +3,7 @@
 #include "backend/cuda/device/async_copy.cuh"
 #include "backend/cuda/device/matrix.cuh"
 #include "backend/cuda/device/shared.cuh"
-#include "backend/cuda/kernels/linear_finish.cuh"
+#include "backend/cuda/kernels/linear_reduce.cuh"
 #include "backend/cuda/kernels/weight_formats.cuh"
 #include "backend/cuda/launch.h"
 
@@ -79,6 +79,15 @@ __device__ __forceinline__ void finish(const LinearArgs& a, int first_row, int p
   }
 }
 
+template <int kTiles>
+__device__ __forceinline__ void lay_out(const SumsTile& tile, const float (&sums)[2 * kTiles * 4]) {
+#pragma unroll
+  for (int i = 0; i < 2 * kTiles * 4; ++i) {
+    const int row = i / 4 % kTiles * 8 + lane() % 4 * 2 + i % 2;
+    tile.put(row, warp() * 32 + lane() / 4 + i % 4 / 2 * 8 + i / (4 * kTiles) * 16, sums[i]);
+  }
+}
+
 // Grid: (tiles of 128 weight rows, splits, tiles of 8 · kTiles rows of x).
 template <class Weights, int kTiles>
 __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
@@ -120,7 +129,16 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
   }
   copy_async_wait<0>();
   auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
-  if (join_splits(flat, a) && has_panel) finish<T, kTiles>(a, first_row, panel, flat);
+  if (!join_splits(flat, a)) return;
+  if (a.finish == Finish::reduce) {
+    MEDUSA_DYNAMIC_SHARED(float, tile);  // x is read no more
+    sync_block();
+    if (has_panel) lay_out<kTiles>({tile}, flat);
+    sync_block();
+    reduce_tile(a, {tile}, first_row, kTiles * 8);
+  } else if (has_panel) {
+    finish<T, kTiles>(a, first_row, panel, flat);
+  }
 }
 
 template <class Weights, int kTiles>
@@ -128,8 +146,10 @@ void launch_tiles(const Stream& stream, const LinearArgs& a) {
   const int rows = kTiles * 8;
   const dim3 grid(static_cast<unsigned>((a.n + 127) / 128), static_cast<unsigned>(a.splits),
                   static_cast<unsigned>((a.rows + rows - 1) / rows));
-  launch(stream, grid, kLinearThreads, sizeof(typename Weights::Element) * kStages * rows * kStride,
-         linear_kernel<Weights, kTiles>, a);
+  size_t bytes = sizeof(typename Weights::Element) * kStages * rows * kStride;
+  const size_t sums = SumsTile::bytes(rows);
+  if (a.finish == Finish::reduce && sums > bytes) bytes = sums;
+  launch(stream, grid, kLinearThreads, bytes, linear_kernel<Weights, kTiles>, a);
 }
 
 template <class Weights>

@@ -3,30 +3,19 @@
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/kernels/noise.cuh"
+#include "backend/cuda/kernels/softmax_sums.cuh"
 #include "backend/cuda/launch.h"
 
 namespace medusa::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr float kFloor = -88.0f;  // exp() is 0 from here on
 
-struct SoftmaxSums {
-  float weights, exponents;  // of e^z and z · e^z
-};
-
-// NaN and whatever lies far below the top weigh nothing.
 __device__ __forceinline__ SoftmaxSums softmax_sums(const float* logits, int vocab, float inverse,
                                                     float top) {
-  float weights = 0.0f, exponents = 0.0f;
-  for (int i = threadIdx.x; i < vocab; i += kThreads) {
-    const float scaled = (logits[i] - top) * inverse;
-    const float z = scaled > kFloor ? scaled : kFloor;
-    const float e = expf(z);
-    weights += e;
-    exponents = fmaf(z, e, exponents);
-  }
-  return {sum_block<kThreads>(weights), sum_block<kThreads>(exponents)};
+  SoftmaxSums sums{};
+  for (int i = threadIdx.x; i < vocab; i += kThreads) sums.add(logits[i], top, inverse);
+  return {sum_block<kThreads>(sums.weights), sum_block<kThreads>(sums.exponents)};
 }
 
 __global__ void __launch_bounds__(kThreads) posterior_kernel(PosteriorArgs a) {
@@ -50,8 +39,7 @@ __global__ void __launch_bounds__(kThreads) posterior_kernel(PosteriorArgs a) {
   const float inverse = 1.0f / row.temperature;
   const SoftmaxSums sums = softmax_sums(logits, a.vocab, inverse, top);
   const float log_sum = logf(sums.weights);
-  const float entropy = log_sum - sums.exponents / sums.weights;
-  if (threadIdx.x == 0) a.entropies[judged.entropy] = entropy > 0.0f ? entropy : 0.0f;
+  if (threadIdx.x == 0) a.entropies[judged.entropy] = sums.entropy();
   for (int i = first + static_cast<int>(threadIdx.x); i < last; i += kThreads) {
     const float logit = logits[a.tokens[i]];
     a.log_probs[i] = logit > -INFINITY ? (logit - top) * inverse - log_sum : -INFINITY;
