@@ -64,6 +64,10 @@ class ProfilingBackend : public Backend {
   void top_k(Tensor values, Tensor ids, Tensor logits) override {
     timed("top_k", [&] { inner_->top_k(values, ids, logits); });
   }
+  void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
+                    std::span<const Weight> weights) override {
+    timed("linear_top_k", [&] { inner_->linear_top_k(values, ids, logits, x, weights); });
+  }
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     timed("sample", [&] { inner_->sample(ids, logits, rows); });
   }
@@ -76,9 +80,9 @@ class ProfilingBackend : public Backend {
   void posterior(Tensor logits, std::span<const PosteriorRow> rows) override {
     timed("posterior", [&] { inner_->posterior(logits, rows); });
   }
-  bool accept(const Decisions& out, Tensor logits, const RowBatch& batch,
+  bool accept(const Decisions& out, const LogitsProduct& product, const RowBatch& batch,
               std::span<const AcceptSequence> sequences, const TypicalRule& rule) override {
-    return inner_->accept(out, logits, batch, sequences, rule);
+    return inner_->accept(out, product, batch, sequences, rule);
   }
   void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
               Tensor kept) override {
