@@ -20,11 +20,11 @@ from pathlib import Path
 import common
 import numpy as np
 import numpy.typing as npt
+from distributions import LogProbs, divergence, log_softmax
 
 from medusa_native.engine import load_model
 from medusa_native.loading import load_checkpoint
 
-Rows = npt.NDArray[np.float64]
 MOST_TOKENS = 200
 LLAMA = """
 import json, sys
@@ -40,12 +40,6 @@ for tokens in json.load(open(ids)):
     rows.append(np.array(llama.scores[:len(tokens)], np.float32))
 np.save(out, np.concatenate(rows))
 """
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> Rows:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def shared_prefix(prompts: list[list[int]]) -> int:
@@ -96,7 +90,7 @@ def main() -> None:
         llama_logits(args.llama_python, path, prompts, args.threads) if args.llama_python else []
     )
     first = shared_prefix(prompts)
-    kl: dict[str, list[Rows]] = {}
+    kl: dict[str, list[LogProbs]] = {}
     same: dict[str, list[npt.NDArray[np.bool_]]] = {}
     for index, ids in enumerate(prompts):
         logits = {name: model.logits(ids) for name, model in models.items()}
@@ -104,7 +98,7 @@ def main() -> None:
         expected = log_softmax(logits.pop("float32")[first:])
         for name, rows in logits.items():
             found = log_softmax(rows[first:])
-            kl.setdefault(name, []).append((np.exp(expected) * (expected - found)).sum(axis=-1))
+            kl.setdefault(name, []).append(divergence(expected, found))
             same.setdefault(name, []).append(expected.argmax(-1) == found.argmax(-1))
 
     figures: dict[str, object] = {"prompts": len(prompts), "weights": models["auto"].weight_formats}

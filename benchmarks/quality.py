@@ -13,27 +13,13 @@ import sys
 
 import common
 import numpy as np
-import numpy.typing as npt
 import torch
 import transformers
+from distributions import divergence, log_softmax
 from oracle import transformers_model, transformers_tokenizer
 
 from medusa_native.engine import load_model
 from medusa_native.loading import load_checkpoint
-
-Logits = npt.NDArray[np.float64]
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> Logits:
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
-def divergence(expected: npt.NDArray[np.float32], found: npt.NDArray[np.float32]) -> Logits:
-    """Return KL(expected || found) of every row, in nats."""
-    p, q = log_softmax(expected), log_softmax(found)
-    return np.asarray((np.exp(p) * (p - q)).sum(axis=-1))
 
 
 def main() -> int:
@@ -68,7 +54,7 @@ def main() -> int:
         with torch.inference_mode():
             expected_logits = oracle(torch.tensor([ids])).logits[0].float().numpy()
         found = ours.logits(ids)
-        kl.append(divergence(expected_logits, found))
+        kl.append(divergence(log_softmax(expected_logits), log_softmax(found)))
         same.append(expected_logits.argmax(-1) == found.argmax(-1))
         difference = np.abs(expected_logits - found).max() / np.abs(expected_logits).max()
         worst = max(worst, float(difference))
