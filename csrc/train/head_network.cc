@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
 #include "base/philox.h"
 
 namespace medusa {
@@ -14,6 +15,17 @@ double uniform(uint64_t seed, uint32_t index) {
 }
 
 }  // namespace
+
+void check_head_options(const TrainerOptions& o) {
+  check(o.version == 1 || o.version == 2, "version must be 1 or 2, found ", o.version);
+  check(o.num_heads >= 1 && o.num_heads <= 32, "num_heads must be 1 to 32, found ", o.num_heads);
+  check(o.num_layers >= 1 && o.num_layers <= 32, "num_layers must be 1 to 32, found ",
+        o.num_layers);
+  check(o.head_decay > 0 && o.head_decay <= 1, "head_decay must be in (0, 1], found ",
+        o.head_decay);
+  check(o.weight_decay >= 0, "weight_decay must not be negative, found ", o.weight_decay);
+  check(o.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", o.max_grad_norm);
+}
 
 HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,
                          const HostTensor& lm_head, int64_t input, bool joint)

@@ -11,6 +11,9 @@
 
 namespace medusa {
 
+/// Throws InvalidArgument naming the option of the heads or of AdamW that is out of range.
+void check_head_options(const TrainerOptions& options);
+
 /// Forward and backward of the heads over a chunk of rows. Weights are the master copies in
 /// Parameters, narrowed to the compute type C and packed by refresh().
 class HeadNetwork {

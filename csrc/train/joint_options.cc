@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/check.h"
+#include "train/head_network.h"
 
 namespace medusa {
 
@@ -29,15 +30,7 @@ void check_stages(const JointTrainerOptions& o) {
 }  // namespace
 
 void check_options(const JointTrainerOptions& o) {
-  const TrainerOptions& t = o.training;
-  check(t.version == 1 || t.version == 2, "version must be 1 or 2, found ", t.version);
-  check(t.num_heads >= 1 && t.num_heads <= 32, "num_heads must be 1 to 32, found ", t.num_heads);
-  check(t.num_layers >= 1 && t.num_layers <= 32, "num_layers must be 1 to 32, found ",
-        t.num_layers);
-  check(t.head_decay > 0 && t.head_decay <= 1, "head_decay must be in (0, 1], found ",
-        t.head_decay);
-  check(t.weight_decay >= 0, "weight_decay must not be negative, found ", t.weight_decay);
-  check(t.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", t.max_grad_norm);
+  check_head_options(o.training);
   check_stages(o);
   check(o.heads_learning_rate_multiple > 0, "heads_learning_rate_multiple must be positive, found ",
         o.heads_learning_rate_multiple);

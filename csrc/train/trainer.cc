@@ -20,15 +20,8 @@ float widen(uint16_t bits) {
 }
 
 void check_options(const TrainerOptions& o, const HostTensor& lm_head) {
-  check(o.version == 1 || o.version == 2, "version must be 1 or 2, found ", o.version);
-  check(o.num_heads >= 1 && o.num_heads <= 32, "num_heads must be 1 to 32, found ", o.num_heads);
-  check(o.num_layers >= 1 && o.num_layers <= 32, "num_layers must be 1 to 32, found ",
-        o.num_layers);
-  check(o.head_decay > 0 && o.head_decay <= 1, "head_decay must be in (0, 1], found ",
-        o.head_decay);
+  check_head_options(o);
   check(o.learning_rate > 0, "learning_rate must be positive, found ", o.learning_rate);
-  check(o.weight_decay >= 0, "weight_decay must not be negative, found ", o.weight_decay);
-  check(o.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", o.max_grad_norm);
   check(o.total_steps >= 1, "total_steps must be positive, found ", o.total_steps);
   check(o.warmup_steps >= 0 && o.warmup_steps < o.total_steps, "warmup_steps must be in [0, ",
         o.total_steps, "), found ", o.warmup_steps);
