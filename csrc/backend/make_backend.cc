@@ -2,6 +2,7 @@
 #include <string_view>
 
 #include "backend/backend.h"
+#include "backend/train_backend.h"
 #include "base/check.h"
 
 namespace medusa {
@@ -19,6 +20,12 @@ int parse_cuda(std::string_view device) {
   return device[0] == ':' && error == std::errc() && last == end ? number : -1;
 }
 
+int cuda_number(std::string_view device) {
+  const int number = parse_cuda(device);
+  check(number >= 0, "device: expected auto, cpu, cuda or cuda:N, found ", device);
+  return number;
+}
+
 }  // namespace
 
 std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
@@ -30,9 +37,15 @@ std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
           "dtype: float16 is for CUDA only; use bfloat16 or float32");
     return make_cpu_backend(options);
   }
-  const int number = parse_cuda(device);
-  check(number >= 0, "device: expected auto, cpu, cuda or cuda:N, found ", device);
-  return make_cuda_backend(options, number);
+  return make_cuda_backend(options, cuda_number(device));
+}
+
+std::shared_ptr<TrainBackend> make_train_backend(const std::string& device,
+                                                 ComputeType compute_type, int num_threads) {
+  check(compute_type != ComputeType::float16,
+        "dtype: gradients underflow in float16; train in bfloat16 or float32");
+  if (device == "cpu" || device == "auto") return make_cpu_train_backend(compute_type, num_threads);
+  return make_cuda_train_backend(compute_type, cuda_number(device));
 }
 
 }  // namespace medusa

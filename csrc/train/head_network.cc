@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/philox.h"
@@ -90,13 +91,19 @@ void HeadNetwork::initialise(const HostTensor& lm_head, uint64_t seed) {
     if (version_ == 1)
       std::copy_n(rows, vocab_ * hidden_, parameters_.projection(head).weights.data());
   }
-  if (version_ == 2) pack_projection(projections_[0], rows);
+  if (version_ == 2) load_projection(lm_head);
   refresh();
 }
 
-void HeadNetwork::pack_projection(Projection& projection, const float* rows) {
+void HeadNetwork::load_projection(const HostTensor& lm_head) {
   const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
-  backend_.narrow(packed.slice(0, vocab_), {const_cast<float*>(rows), DType::f32, vocab_, hidden_});
+  std::vector<int64_t> rows(static_cast<size_t>(vocab_));
+  std::iota(rows.begin(), rows.end(), 0);
+  backend_.load_rows(packed, 0, lm_head, rows);
+  pack_projection(projections_[0], packed);
+}
+
+void HeadNetwork::pack_projection(Projection& projection, Tensor packed) {
   backend_.pack_transposed(projection.forward, packed);
   backend_.pack(projection.backward, packed);
 }
@@ -111,8 +118,12 @@ void HeadNetwork::refresh() {
       backend_.pack_transposed(layer.forward, rows);
       if (passes_down(i)) backend_.pack(layer.backward, rows);
     }
-    if (version_ == 1)
-      pack_projection(projection(head), parameters_.projection(head).weights.data());
+    if (version_ == 1) {
+      float* weights = parameters_.projection(head).weights.data();
+      const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
+      backend_.narrow(packed.slice(0, vocab_), {weights, DType::f32, vocab_, hidden_});
+      pack_projection(projection(head), packed);
+    }
   }
 }
 
@@ -183,10 +194,7 @@ void HeadNetwork::layer_backward(int head, int i, Tensor x, Tensor dh) {
 void HeadNetwork::add_state_columns(Tensor dh, Tensor dz, const Panels& weight) {
   const Tensor whole = view(input_grad_, DType::f32, dh.rows, input_cols_);
   backend_.gemm(whole, dz, weight, false);
-  for (int64_t r = 0; r < dh.rows; ++r) {
-    float* to = dh.row<float>(r);
-    for (int64_t c = 0; c < hidden_; ++c) to[c] += whole.row<float>(r)[c];
-  }
+  backend_.add_columns(dh, whole);
 }
 
 Tensor HeadNetwork::state_gradient(int64_t rows) const {

@@ -56,7 +56,8 @@ class HeadNetwork {
   };
 
   void initialise(const HostTensor& lm_head, uint64_t seed);
-  void pack_projection(Projection& projection, const float* rows);
+  void load_projection(const HostTensor& lm_head);
+  void pack_projection(Projection& projection, Tensor packed);
   Projection& projection(int head) { return projections_[version_ == 1 ? head : 0]; }
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
   Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer`, or the output

@@ -179,8 +179,8 @@ JointReport JointTrainer::backward(std::span<const TokenBatch> batches) {
                      .head_loss = std::vector<double>(heads),
                      .head_accuracy = std::vector<double>(heads)};
   const LossScales scales = impl_->scales(padded, report.step, report);
-  impl_->backbone.parameters().zero_gradients();
-  impl_->losses.heads().parameters().zero_gradients();
+  impl_->backbone.parameters().zero_gradients(*impl_->backend);
+  impl_->losses.heads().parameters().zero_gradients(*impl_->backend);
   LossSums sums{.heads = std::vector<double>(heads), .correct = std::vector<double>(heads)};
   for (size_t i = 0; i < padded.size(); ++i) {
     impl_->accumulate(padded[i], i, report.step, scales, sums);

@@ -64,7 +64,9 @@ void Parameters::bind(TrainBackend& backend) {
   }
 }
 
-void Parameters::zero_gradients() { std::fill(gradients_.begin(), gradients_.end(), 0.0f); }
+void Parameters::zero_gradients(TrainBackend& backend) {
+  backend.zero({gradients_.data(), DType::f32, 1, static_cast<int64_t>(gradients_.size())});
+}
 
 double Parameters::grad_norm(TrainBackend& backend) const {
   return std::sqrt(backend.squared_norm(gradients_));

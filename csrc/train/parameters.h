@@ -27,7 +27,7 @@ class Parameters {
   const Parameter& bias(int head, int layer) const { return all_[index(head, layer) + 1]; }
   const Parameter& projection(int head) const { return all_[index(head, layers_)]; }  // V1 only
 
-  void zero_gradients();
+  void zero_gradients(TrainBackend& backend);
   double grad_norm(TrainBackend& backend) const;
   void update(TrainBackend& backend, const AdamW& options);  // biases without decay
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numbers>
 
 #include "backend/train_backend.h"
@@ -11,13 +10,6 @@
 
 namespace medusa {
 namespace {
-
-float widen(uint16_t bits) {
-  const uint32_t word = uint32_t{bits} << 16;
-  float out;
-  std::memcpy(&out, &word, sizeof out);
-  return out;
-}
 
 void check_options(const TrainerOptions& o, const HostTensor& lm_head) {
   check_head_options(o);
@@ -51,22 +43,30 @@ struct Trainer::Impl {
         embedding(the_embedding),
         hidden(lm_head.shape[1]),
         vocab(lm_head.shape[0]),
-        backend(make_cpu_train_backend(o.compute_type, o.num_threads)),
+        backend(make_train_backend(o.device, o.compute_type, o.num_threads)),
         network(*backend, o, lm_head, embedding ? 2 * hidden : hidden) {
     if (embedding) check_rows("embedding", *embedding, hidden);
+    scores.resize(static_cast<size_t>(o.num_heads * HeadNetwork::kMaxRows));
+    backend->wait();
   }
 
+  /// Of a head on a chunk.
+  std::span<TargetScore> head_scores(int head, int64_t rows) {
+    return {scores.data() + head * HeadNetwork::kMaxRows, static_cast<size_t>(rows)};
+  }
   void check_batch(const TrainBatch& batch) const;
   void check_roots(const TrainBatch& batch) const;
   /// Rows first .. first + rows - 1 of the batch: states, and behind them the roots' embeddings.
   Tensor gather(const TrainBatch& batch, int64_t first, int64_t rows);
-  void copy_row(void* out, const HostTensor& from, int64_t row) const;
   /// Runs `body(x, chunk_rows, first)` on every chunk of the batch.
   template <class Body>
   void for_each_chunk(const TrainBatch& batch, Body body);
   std::span<const int32_t> head_targets(const TrainBatch& batch, int head, int64_t first,
                                         int64_t rows, int64_t padded);
   std::vector<int64_t> count_targets(const TrainBatch& batch) const;
+  std::vector<double> loss_scales(const std::vector<int64_t>& counts) const;
+  void add_scores(StepReport& report, int head, int64_t rows, const std::vector<double>& scales,
+                  const std::vector<int64_t>& counts);
 
   TrainerOptions options;
   std::optional<HostTensor> embedding;  // grounded heads
@@ -75,7 +75,7 @@ struct Trainer::Impl {
   std::shared_ptr<TrainBackend> backend;
   HeadNetwork network;
   std::vector<int32_t> targets = std::vector<int32_t>(HeadNetwork::kMaxRows);
-  std::vector<TargetScore> scores = std::vector<TargetScore>(HeadNetwork::kMaxRows);
+  std::vector<TargetScore> scores;  // [head][row of a chunk]
 };
 
 void Trainer::Impl::check_batch(const TrainBatch& b) const {
@@ -103,29 +103,13 @@ void Trainer::Impl::check_roots(const TrainBatch& b) const {
   }
 }
 
-void Trainer::Impl::copy_row(void* out, const HostTensor& from, int64_t row) const {
-  const size_t bytes = static_cast<size_t>(hidden) * block_bytes(from.dtype);
-  const char* in = static_cast<const char*>(from.data) + static_cast<size_t>(row) * bytes;
-  if (from.dtype == backend->compute_dtype()) {
-    std::memcpy(out, in, bytes);
-  } else if (from.dtype == DType::bf16) {
-    const uint16_t* bits = reinterpret_cast<const uint16_t*>(in);
-    std::transform(bits, bits + hidden, static_cast<float*>(out), widen);
-  } else {
-    const float* values = reinterpret_cast<const float*>(in);
-    const Tensor x{const_cast<float*>(values), DType::f32, 1, hidden};
-    backend->narrow({out, DType::bf16, 1, hidden}, x);
-  }
-}
-
 Tensor Trainer::Impl::gather(const TrainBatch& batch, int64_t first, int64_t rows) {
   const Tensor x = network.input(rows);
-  const size_t state_bytes = static_cast<size_t>(hidden) * block_bytes(x.dtype);
-  std::memset(x.data, 0, x.bytes());
-  for (int64_t i = 0; i < rows; ++i) {
-    const size_t at = static_cast<size_t>(first + i);
-    copy_row(x.row<void>(i), batch.hidden, batch.rows[at]);
-    if (embedding) copy_row(x.row<char>(i) + state_bytes, *embedding, batch.roots[at]);
+  const auto at = static_cast<size_t>(first), count = static_cast<size_t>(rows);
+  backend->load_rows(x, 0, batch.hidden, batch.rows.subspan(at, count));
+  if (embedding) {
+    const auto roots = batch.roots.subspan(at, count);
+    backend->load_rows(x, hidden, *embedding, std::vector<int64_t>(roots.begin(), roots.end()));
   }
   return x;
 }
@@ -158,6 +142,28 @@ std::vector<int64_t> Trainer::Impl::count_targets(const TrainBatch& batch) const
   return counts;
 }
 
+// head_decay^k over the number of head k's targets.
+std::vector<double> Trainer::Impl::loss_scales(const std::vector<int64_t>& counts) const {
+  std::vector<double> scales(counts.size());
+  for (size_t k = 0; k < counts.size(); ++k) {
+    const double decay = std::pow(double{options.head_decay}, static_cast<double>(k));
+    if (counts[k] > 0) scales[k] = decay / static_cast<double>(counts[k]);
+  }
+  return scales;
+}
+
+void Trainer::Impl::add_scores(StepReport& report, int head, int64_t rows,
+                               const std::vector<double>& scales,
+                               const std::vector<int64_t>& counts) {
+  const auto k = static_cast<size_t>(head);
+  if (counts[k] == 0) return;
+  for (const TargetScore& score : head_scores(head, rows)) {
+    report.loss -= scales[k] * score.log_prob;
+    report.head_loss[k] -= score.log_prob / static_cast<double>(counts[k]);
+    report.head_accuracy[k] += (score.rank == 0) / static_cast<double>(counts[k]);
+  }
+}
+
 Trainer::Trainer(const TrainerOptions& options, const HostTensor& lm_head,
                  const std::optional<HostTensor>& embedding)
     : impl_(
@@ -173,24 +179,19 @@ StepReport Trainer::backward(const TrainBatch& batch) {
                     .learning_rate = learning_rate(impl_->steps + 1),
                     .head_loss = std::vector<double>(static_cast<size_t>(heads)),
                     .head_accuracy = std::vector<double>(static_cast<size_t>(heads))};
-  impl_->network.parameters().zero_gradients();
+  const std::vector<double> scales = impl_->loss_scales(counts);
+  impl_->network.parameters().zero_gradients(*impl_->backend);
   impl_->for_each_chunk(batch, [&](Tensor x, int64_t rows, int64_t first) {
     impl_->network.begin_chunk(x);
     for (int k = 0; k < heads; ++k) {
       const size_t head = static_cast<size_t>(k);
       if (counts[head] == 0) continue;
-      const double scale =
-          std::pow(double{impl_->options.head_decay}, k) / static_cast<double>(counts[head]);
       impl_->network.forward(k, x, impl_->head_targets(batch, k, first, rows, x.rows),
-                             static_cast<float>(scale), impl_->scores);
+                             static_cast<float>(scales[head]), impl_->head_scores(k, x.rows));
       impl_->network.backward(k, x);
-      for (int64_t i = 0; i < rows; ++i) {
-        const TargetScore& score = impl_->scores[static_cast<size_t>(i)];
-        report.loss -= scale * score.log_prob;
-        report.head_loss[head] -= score.log_prob / static_cast<double>(counts[head]);
-        report.head_accuracy[head] += (score.rank == 0) / static_cast<double>(counts[head]);
-      }
     }
+    impl_->backend->wait();
+    for (int k = 0; k < heads; ++k) impl_->add_scores(report, k, rows, scales, counts);
   });
   report.grad_norm = impl_->network.parameters().grad_norm(*impl_->backend);
   return report;
@@ -212,6 +213,7 @@ StepReport Trainer::step(const TrainBatch& batch) {
                                                        .grad_scale = static_cast<float>(scale),
                                                        .step = report.step});
   impl_->network.refresh();
+  impl_->backend->wait();
   impl_->steps = report.step;
   return report;
 }
@@ -225,18 +227,25 @@ void Trainer::evaluate(const TrainBatch& batch, std::span<float> log_probs,
   impl_->for_each_chunk(batch, [&](Tensor x, int64_t rows, int64_t first) {
     for (int k = 0; k < heads; ++k) {
       impl_->network.forward(k, x, impl_->head_targets(batch, k, first, rows, x.rows), 1.0f,
-                             impl_->scores);
+                             impl_->head_scores(k, x.rows));
+    }
+    impl_->backend->wait();
+    for (int k = 0; k < heads; ++k) {
       for (int64_t i = 0; i < rows; ++i) {
+        const TargetScore& score = impl_->head_scores(k, rows)[static_cast<size_t>(i)];
         const size_t at = static_cast<size_t>((first + i) * heads + k);
-        log_probs[at] = impl_->scores[static_cast<size_t>(i)].log_prob;
-        ranks[at] = impl_->scores[static_cast<size_t>(i)].rank;
+        log_probs[at] = score.log_prob;
+        ranks[at] = score.rank;
       }
     }
   });
 }
 
 std::span<const Parameter> Trainer::parameters() const { return impl_->network.parameters().all(); }
-void Trainer::refresh() { impl_->network.refresh(); }
+void Trainer::refresh() {
+  impl_->network.refresh();
+  impl_->backend->wait();
+}
 int64_t Trainer::num_steps() const { return impl_->steps; }
 void Trainer::set_num_steps(int64_t steps) {
   check(steps >= 0 && steps <= impl_->options.total_steps, "num_steps must be in [0, ",

@@ -29,8 +29,9 @@ struct TrainerOptions {
   int64_t total_steps = 1;
 
   ComputeType compute_type = ComputeType::bfloat16;  // of the products; weights stay f32
-  int num_threads = 0;
-  uint64_t seed = 0;  // of the initial biases
+  std::string device = "auto";                       // "auto", "cpu": the CPU; "cuda"; "cuda:1"
+  int num_threads = 0;                               // of the CPU; 0: those it may use
+  uint64_t seed = 0;                                 // of the initial biases
 };
 
 /// Rows to learn from: rows[i] of `hidden` (N, hidden_size), f32 or bf16, the backbone's last state

@@ -135,6 +135,7 @@ Buffer device_memory(size_t bytes) {
                      " bytes");
   return {emulation::take(bytes), bytes, emulation::give_back};
 }
+Buffer managed_memory(size_t bytes) { return device_memory(bytes); }
 Buffer pinned_memory(size_t bytes) {
   return {::operator new(bytes, std::align_val_t{256}), bytes, emulation::give_back_pinned};
 }
@@ -151,6 +152,9 @@ void Stream::copy_to_host(void* to, const void* from, size_t bytes) const {
 }
 void Stream::copy_on_device(void* to, const void* from, size_t bytes) const {
   copy_to_device(to, from, bytes);
+}
+void Stream::clear(void* to, size_t bytes) const {
+  handle_->add([=] { std::memset(to, 0, bytes); });
 }
 void Stream::synchronize() const {
   ++emulation::times_waited;

@@ -18,6 +18,7 @@ HELPERS = {
     "backend/cuda/kernels.h",
     "backend/cuda/launch.h",
     "backend/cuda/packing.h",
+    "backend/cuda/train_kernels.h",
     "backend/typical_rule.h",
     "base/philox.h",
 }

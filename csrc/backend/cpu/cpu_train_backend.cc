@@ -10,6 +10,7 @@
 #include "backend/cpu/isa.h"
 #include "base/check.h"
 #include "base/thread_pool.h"
+#include "tensor/quants.h"
 
 namespace medusa {
 namespace cpu {
@@ -47,6 +48,27 @@ Panels CpuTrainBackend::allocate_panels(int64_t inner, int64_t columns) {
   Panels b{.storage = {}, .inner = inner, .columns = columns};
   b.storage = allocate(static_cast<size_t>(b.count() * kPanelWidth * lanes(inner)) * 4);
   return b;
+}
+
+void CpuTrainBackend::zero(Tensor x) { std::memset(x.data, 0, x.bytes()); }
+
+void CpuTrainBackend::load_rows(Tensor out, int64_t first_column, const HostTensor& from,
+                                std::span<const int64_t> rows) {
+  const int64_t count = static_cast<int64_t>(rows.size());
+  const auto bytes = static_cast<int64_t>(block_bytes(dtype_));
+  each_row(out.rows, [&](int64_t r) {
+    char* to = out.row<char>(r) + first_column * bytes;
+    if (r < count) {
+      load_row(to, from, rows[static_cast<size_t>(r)]);
+    } else {
+      std::memset(to, 0, static_cast<size_t>(from.shape[1] * bytes));
+    }
+  });
+}
+
+void CpuTrainBackend::add_columns(Tensor out, Tensor x) {
+  each_row(out.rows,
+           [&](int64_t r) { kernels_.add(out.row<float>(r), x.row<float>(r), out.cols); });
 }
 
 void CpuTrainBackend::pack_transposed(Panels& b, Tensor w) {
@@ -142,21 +164,26 @@ double CpuTrainBackend::squared_norm(std::span<const float> x) {
 
 void CpuTrainBackend::adamw(std::span<float> weights, std::span<const float> grads,
                             std::span<float> mean, std::span<float> square, const AdamW& o) {
-  const double first_correction = 1 - std::pow(o.beta1, static_cast<double>(o.step));
-  const double second_correction = 1 - std::pow(o.beta2, static_cast<double>(o.step));
-  const AdamStep step{.beta1 = static_cast<float>(o.beta1),
-                      .beta2 = static_cast<float>(o.beta2),
-                      .rest1 = static_cast<float>(1 - o.beta1),
-                      .rest2 = static_cast<float>(1 - o.beta2),
-                      .step_size = static_cast<float>(o.learning_rate / first_correction),
-                      .second_correction = static_cast<float>(std::sqrt(second_correction)),
-                      .epsilon = o.epsilon,
-                      .decay = static_cast<float>(1 - double{o.learning_rate} * o.weight_decay),
-                      .grad_scale = o.grad_scale};
+  const AdamStep step = adam_step(o);
   elements(static_cast<int64_t>(weights.size()), [&](int64_t first, int64_t n) {
     kernels_.adamw(weights.data() + first, grads.data() + first, mean.data() + first,
                    square.data() + first, n, step);
   });
+}
+
+void CpuTrainBackend::load_row(void* out, const HostTensor& from, int64_t row) const {
+  const int64_t cols = from.shape[1];
+  const size_t bytes = static_cast<size_t>(cols) * block_bytes(from.dtype);
+  const char* in = static_cast<const char*>(from.data) + static_cast<size_t>(row) * bytes;
+  if (from.dtype == dtype_) {
+    std::memcpy(out, in, bytes);
+  } else if (from.dtype == DType::bf16) {
+    const auto* elements = reinterpret_cast<const medusa::bf16*>(in);
+    std::transform(elements, elements + cols, static_cast<float*>(out),
+                   [](medusa::bf16 x) { return to_float(x); });
+  } else {
+    kernels_.narrow(static_cast<uint16_t*>(out), reinterpret_cast<const float*>(in), cols);
+  }
 }
 
 TargetScore CpuTrainBackend::row_cross_entropy(void* grad, float* logits, int64_t padded,

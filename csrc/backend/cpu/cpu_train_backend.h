@@ -25,6 +25,11 @@ class CpuTrainBackend final : public BackboneTrainBackend {
   DType compute_dtype() const override { return dtype_; }
   Buffer allocate(size_t bytes) override;
   Panels allocate_panels(int64_t inner, int64_t columns) override;
+  void wait() override {}
+  void zero(Tensor x) override;
+  void load_rows(Tensor out, int64_t first_column, const HostTensor& from,
+                 std::span<const int64_t> rows) override;
+  void add_columns(Tensor out, Tensor x) override;
   void pack_transposed(Panels& b, Tensor w) override;
   void pack(Panels& b, Tensor x) override;
   void transpose(Tensor out, Tensor x) override;
@@ -68,6 +73,7 @@ class CpuTrainBackend final : public BackboneTrainBackend {
   bool bf16() const { return dtype_ == DType::bf16; }
   int64_t lanes(int64_t elements) const { return bf16() ? elements / 2 : elements; }
   uint32_t* panel(const Panels& b, int64_t p) const;
+  void load_row(void* out, const HostTensor& from, int64_t row) const;
   TargetScore row_cross_entropy(void* grad, float* logits, int64_t padded, int64_t vocab,
                                 int32_t target, float scale) const;
   /// Part of a frozen matrix in C, row-major.

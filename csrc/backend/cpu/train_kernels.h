@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 
+#include "backend/adam_step.h"
 #include "backend/cpu/kernels.h"
 
 namespace medusa::cpu {
@@ -29,17 +30,6 @@ struct CrossEntropy {
   float sum = 0;     // of exp(logit - max)
   float target = 0;  // the target's logit
   int32_t rank = 0;  // logits before the target's: higher, or equal with a lower index
-};
-
-/// Numbers of one AdamW step.
-struct AdamStep {
-  float beta1, beta2;
-  float rest1, rest2;       // 1 - beta, rounded once
-  float step_size;          // learning rate / (1 - beta1^t)
-  float second_correction;  // sqrt(1 - beta2^t)
-  float epsilon;
-  float decay;       // 1 - learning rate · weight decay
-  float grad_scale;  // gradient clipping
 };
 
 /// KL(teacher || student) = cross + log(ratio).

@@ -3,6 +3,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/check_source.h"
 #include "backend/cpu/source_rows.h"
+#include "backend/cuda/choose_device.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/logits_products.h"
 #include "backend/cuda/logits_reader.h"
@@ -12,13 +13,11 @@
 #include "backend/cuda/tree_acceptance.h"
 #include "backend/cuda/tree_attention.h"
 #include "base/check.h"
-#include "medusa/device.h"
 
 namespace medusa {
 namespace cuda {
 namespace {
 
-constexpr int kLeastMajor = 8;       // bf16 tensor cores and asynchronous copies
 constexpr double kCacheShare = 0.8;  // of the memory that weights left
 
 static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
@@ -40,10 +39,7 @@ class CudaBackend final : public Backend {
         queue_(options.stream),
         reader_(*host_) {}
 
-  std::string name() const override {
-    const DeviceInfo info = describe(device_);
-    return text("cuda (", info.name, ", sm_", info.major, info.minor, ")");
-  }
+  std::string name() const override { return device_name(device_); }
   int num_threads() const override { return host_->num_threads(); }
   DType compute_dtype() const override { return compute_; }
 
@@ -220,29 +216,11 @@ class CudaBackend final : public Backend {
   LogitsProducts projections_;
 };
 
-std::string why_not(int device) {
-  const DeviceInfo info = describe(device);
-  if (info.major >= kLeastMajor) return "";
-  return text("GPU ", device, " (", info.name,
-              "): expected compute capability 8.0 or later, found ", info.major, ".", info.minor,
-              "; use device \"cpu\"");
-}
-
 }  // namespace
 }  // namespace cuda
 
-std::string why_no_cuda() {
-  return cuda::device_count() == 0 ? cuda::why_no_device() : cuda::why_not(0);
-}
-
 std::shared_ptr<Backend> make_cuda_backend(const LoadOptions& options, int device) {
-  const int count = cuda::device_count();
-  check<DeviceError>(count > 0, "device cuda: ", cuda::why_no_device());
-  check<DeviceError>(device < count, "device cuda:", device, ": this machine has ", count,
-                     " GPUs, numbered from 0");
-  const std::string why = cuda::why_not(device);
-  check<DeviceError>(why.empty(), why);
-  cuda::use_device(device);
+  cuda::choose_device(device);
   return std::make_shared<cuda::CudaBackend>(options, device);
 }
 

@@ -1,4 +1,5 @@
 #include "backend/backend.h"
+#include "backend/train_backend.h"
 #include "medusa/device.h"
 #include "medusa/error.h"
 
@@ -11,6 +12,10 @@ std::string why_no_cuda() {
 }
 
 std::shared_ptr<Backend> make_cuda_backend(const LoadOptions&, int) {
+  throw DeviceError(why_no_cuda());
+}
+
+std::shared_ptr<TrainBackend> make_cuda_train_backend(ComputeType, int) {
   throw DeviceError(why_no_cuda());
 }
 

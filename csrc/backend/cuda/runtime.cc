@@ -50,6 +50,14 @@ void check_call(cudaError_t error, const char* doing) {
 void free_device(void* data, size_t) noexcept { cudaFree(data); }
 void free_pinned(void* data, size_t) noexcept { cudaFreeHost(data); }
 
+// The clearing is asynchronous, and our streams do not wait for the default one.
+Buffer cleared(void* data, size_t bytes) {
+  Buffer buffer(data, bytes, free_device);
+  check_call(cudaMemset(data, 0, bytes), "clearing memory of the GPU");
+  check_call(cudaDeviceSynchronize(), "clearing memory of the GPU");
+  return buffer;
+}
+
 cudaError_t count_devices(int& count) {
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
@@ -90,11 +98,19 @@ size_t free_memory() {
 Buffer device_memory(size_t bytes) {
   void* data = nullptr;
   check_call(cudaMalloc(&data, bytes), "allocating memory of the GPU");
-  Buffer buffer(data, bytes, free_device);
-  // The clearing is asynchronous, and our streams do not wait for the default one.
-  check_call(cudaMemset(data, 0, bytes), "clearing memory of the GPU");
-  check_call(cudaDeviceSynchronize(), "clearing memory of the GPU");
-  return buffer;
+  return cleared(data, bytes);
+}
+
+// Managed memory may exceed the GPU's, and would then move to and fro; so what does not fit is
+// refused here.
+Buffer managed_memory(size_t bytes) {
+  const size_t free = free_memory();
+  check<OutOfMemory>(bytes <= free, "the GPU has ", free, " bytes left, training needs ", bytes,
+                     " more; train fewer heads, or smaller ones");
+  void* data = nullptr;
+  check_call(cudaMallocManaged(&data, bytes, cudaMemAttachGlobal),
+             "allocating memory of the GPU that the host shares");
+  return cleared(data, bytes);
 }
 
 Buffer pinned_memory(size_t bytes) {
@@ -120,6 +136,9 @@ void Stream::copy_to_host(void* to, const void* from, size_t bytes) const {
 void Stream::copy_on_device(void* to, const void* from, size_t bytes) const {
   check_call(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, handle_),
              "copying on the GPU");
+}
+void Stream::clear(void* to, size_t bytes) const {
+  check_call(cudaMemsetAsync(to, 0, bytes, handle_), "clearing memory of the GPU");
 }
 void Stream::synchronize() const {
   check_call(cudaStreamSynchronize(handle_), "waiting for the GPU");

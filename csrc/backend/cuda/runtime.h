@@ -33,6 +33,8 @@ void use_device(int device);
 size_t free_memory();
 
 Buffer device_memory(size_t bytes);  // zeroed, 256-byte aligned
+// Of the device, zeroed; the host reads and writes it too when nothing queued uses it.
+Buffer managed_memory(size_t bytes);
 Buffer pinned_memory(size_t bytes);  // of the host; copies from and to it overlap with kernels
 
 class LaunchList;
@@ -61,6 +63,7 @@ class Stream {
   void copy_to_device(void* to, const void* from, size_t bytes) const;
   void copy_to_host(void* to, const void* from, size_t bytes) const;
   void copy_on_device(void* to, const void* from, size_t bytes) const;
+  void clear(void* to, size_t bytes) const;
   void synchronize() const;
 
   /// Where launch() writes kernels down instead of queueing them; null: nowhere.

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/launch_list.h"
@@ -129,6 +130,41 @@ class Landing {
 
  private:
   Buffer buffer_;
+};
+
+/// Results that are brought to where the host wants them, all at once.
+class Arrivals {
+ public:
+  /// `to` is filled by the next finish().
+  void expect(const Stream& stream, void* to, const void* from, size_t bytes) {
+    const size_t needed = (bytes + 255) / 256 * 256;
+    if (used_ + needed > buffer_.bytes()) {
+      finish(stream);
+      if (needed > buffer_.bytes()) buffer_ = pinned_memory(std::max(needed, kLeast));
+    }
+    stream.copy_to_host(static_cast<char*>(buffer_.data()) + used_, from, bytes);
+    under_way_.push_back({to, used_, bytes});
+    used_ += needed;
+  }
+  /// Waits for the stream.
+  void finish(const Stream& stream) {
+    const std::vector<Piece> arrived = std::exchange(under_way_, {});
+    used_ = 0;
+    stream.synchronize();
+    for (const Piece& piece : arrived) {
+      std::memcpy(piece.to, static_cast<const char*>(buffer_.data()) + piece.at, piece.bytes);
+    }
+  }
+
+ private:
+  static constexpr size_t kLeast = size_t{1} << 16;
+  struct Piece {
+    void* to;
+    size_t at, bytes;
+  };
+  Buffer buffer_;
+  std::vector<Piece> under_way_;
+  size_t used_ = 0;
 };
 
 }  // namespace medusa::cuda
