@@ -46,6 +46,17 @@ struct AttentionShape {
   float scale = 0;         // of q · k
 };
 
+/// What a backbone's own weights need to be trained: their gradients, f32, to which every verb
+/// adds. Those of matrices are outer products. The law is TrainBackend's.
+class WeightGradients {
+ public:
+  virtual ~WeightGradients() = default;
+  // dtable (vocab, columns): row ids[r] += row r of dx f32.
+  virtual void embed_backward(float* dtable, Tensor dx, std::span<const int32_t> ids) = 0;
+  virtual void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) = 0;
+  virtual void column_sums(float* sums, Tensor x) = 0;  // x C: a bias
+};
+
 /// A backbone's arithmetic while it is trained, beside that of heads. Rows are a multiple of 32,
 /// columns of 32; activations that enter a product have the compute type C, all others are f32.
 /// The law is TrainBackend's.
@@ -88,6 +99,9 @@ class BackboneTrainBackend : public TrainBackend {
   /// student). Logits f32 are overwritten; `vocab` columns count. Weight 0: both are zero.
   virtual void divergence(Tensor grad, std::span<double> divergences, Tensor student,
                           Tensor teacher, int64_t vocab, std::span<const float> weights) = 0;
+
+  /// Null: this back end trains adapters only.
+  virtual WeightGradients* weight_gradients() { return nullptr; }
 };
 
 /// The fastest one this machine runs, or the one MEDUSA_CPU_ISA names.

@@ -200,11 +200,12 @@ void CpuTrainBackend::silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Ten
 }
 
 void CpuTrainBackend::add(Tensor out, Tensor x) {
-  each_row(x.rows, [&](int64_t r) { kernels_.add(out.row<float>(r), x.row<float>(r), x.cols); });
+  each_row(x.rows,
+           [&](int64_t r) { kernels_.add[kF32](out.row<float>(r), x.row<float>(r), x.cols); });
 }
 
 void CpuTrainBackend::add_bias(Tensor y, const float* bias) {
-  each_row(y.rows, [&](int64_t r) { kernels_.add(y.row<float>(r), bias, y.cols); });
+  each_row(y.rows, [&](int64_t r) { kernels_.add[kF32](y.row<float>(r), bias, y.cols); });
 }
 
 void CpuTrainBackend::scale(Tensor out, Tensor x, float factor) {

@@ -68,7 +68,7 @@ void CpuTrainBackend::load_rows(Tensor out, int64_t first_column, const HostTens
 
 void CpuTrainBackend::add_columns(Tensor out, Tensor x) {
   each_row(out.rows,
-           [&](int64_t r) { kernels_.add(out.row<float>(r), x.row<float>(r), out.cols); });
+           [&](int64_t r) { kernels_.add[kF32](out.row<float>(r), x.row<float>(r), out.cols); });
 }
 
 void CpuTrainBackend::pack_transposed(Panels& b, Tensor w) {

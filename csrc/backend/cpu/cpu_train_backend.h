@@ -15,9 +15,9 @@ namespace cpu {
 
 const TrainKernels& train_kernels(Isa isa);
 
-/// Verbs of heads are in cpu_train_backend.cc, a backbone's in cpu_backbone_verbs.cc and
-/// cpu_train_attention.cc.
-class CpuTrainBackend final : public BackboneTrainBackend {
+/// Verbs of heads are in cpu_train_backend.cc, a backbone's in cpu_backbone_verbs.cc,
+/// cpu_train_attention.cc and cpu_weight_gradients.cc.
+class CpuTrainBackend final : public BackboneTrainBackend, public WeightGradients {
  public:
   CpuTrainBackend(const TrainKernels& kernels, ComputeType type, int num_threads);
 
@@ -66,6 +66,11 @@ class CpuTrainBackend final : public BackboneTrainBackend {
   void add_dropped(Tensor out, Tensor x, const Dropout& noise) override;
   void divergence(Tensor grad, std::span<double> divergences, Tensor student, Tensor teacher,
                   int64_t vocab, std::span<const float> weights) override;
+
+  WeightGradients* weight_gradients() override { return this; }
+  void embed_backward(float* dtable, Tensor dx, std::span<const int32_t> ids) override;
+  void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) override;
+  void column_sums(float* sums, Tensor x) override;
 
  private:
   static constexpr int64_t kElements = 1 << 13;  // floats of one element-wise task

@@ -85,7 +85,7 @@ struct TrainKernels {
   void (*silu_mul[2])(void* out, const float* gate, const float* up, int64_t count);
   void (*silu_mul_backward[2])(void* dgate, void* dup, const float* dy, const float* gate,
                                const float* up, int64_t count);
-  void (*add)(float* out, const float* x, int64_t count);
+  void (*add[2])(float* out, const void* x, int64_t count);
   void (*probabilities)(float* scores, int64_t first, int64_t last, int64_t count, float scale);
   void (*probabilities_backward[2])(void* ds, const float* p, const float* dp, int64_t count,
                                     float scale);
