@@ -61,11 +61,11 @@ py::dict evaluate(JointTrainer& trainer, const PyBatch& batch, int num_heads) {
   return out;
 }
 
-py::array_t<float> hidden_states(JointTrainer& trainer, const PyBatch& batch, bool adapter) {
+py::array_t<float> hidden_states(JointTrainer& trainer, const PyBatch& batch, bool trained) {
   std::vector<float> states;
   {
     const py::gil_scoped_release unlocked;
-    states = trainer.hidden_states(batch_of(batch), adapter);
+    states = trainer.hidden_states(batch_of(batch), trained);
   }
   const auto rows = std::get<0>(batch).size();
   py::array_t<float> out({rows, static_cast<py::ssize_t>(states.size()) / rows});
@@ -176,6 +176,7 @@ JointTrainerOptions options_of(const py::kwargs& kwargs) {
   take(left, "heads_learning_rate_multiple", o.heads_learning_rate_multiple);
   take(left, "heads_coefficient", o.heads_coefficient);
   take(left, "heads_schedule_ratio", o.heads_schedule_ratio);
+  take(left, "all_weights", o.all_weights);
   take(left, "lora_rank", o.lora_rank);
   take(left, "lora_alpha", o.lora_alpha);
   take(left, "lora_dropout", o.lora_dropout);
@@ -234,7 +235,8 @@ void register_joint_trainer(py::module_& m) {
       },
       py::arg("config"), py::arg("draft_vocab"), py::arg("grounded"),
       "Bytes that a JointTrainer of these options holds beside the model's tensors.");
-  py::class_<Joint>(m, "JointTrainer", "Trains adapters of a backbone together with Medusa heads.")
+  py::class_<Joint>(m, "JointTrainer",
+                    "Trains a backbone, its adapters or all weights, together with Medusa heads.")
       .def(py::init(&make), py::keep_alive<1, 3>(), py::arg("config"), py::arg("tensors"),
            py::arg("token_map") = std::vector<int32_t>{}, py::arg("grounded") = false)
       .def(
@@ -250,10 +252,10 @@ void register_joint_trainer(py::module_& m) {
           py::arg("batch"))
       .def(
           "hidden_states",
-          [](Joint& j, const PyBatch& b, bool adapter) {
-            return hidden_states(j.trainer, b, adapter);
+          [](Joint& j, const PyBatch& b, bool trained) {
+            return hidden_states(j.trainer, b, trained);
           },
-          py::arg("batch"), py::arg("adapter") = true)
+          py::arg("batch"), py::arg("trained") = true)
       .def("weights", views_of(&Parameter::weights))
       .def("gradients", views_of(&Parameter::gradients))
       .def("mean", views_of(&Parameter::mean))

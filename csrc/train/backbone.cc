@@ -8,13 +8,17 @@
 namespace medusa {
 
 void Backbone::refresh() {
+  const auto renew = [&](AdaptedLinear& linear) {
+    linear.weight.refresh(backend_);
+    if (linear.lora) linear.lora->refresh();
+  };
   for (Layer& layer : layers_) {
     for (AdaptedLinear* linear :
          {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      if (linear->lora) linear->lora->refresh();
+      renew(*linear);
     }
   }
-  if (lm_head_.lora) lm_head_.lora->refresh();
+  renew(lm_head_);
 }
 
 Tensor Backbone::checkpoint(size_t layer, int64_t rows) const {
@@ -40,7 +44,7 @@ Dropout Backbone::noise(uint32_t site, const PassOptions& pass) const {
 Backbone::Input Backbone::drop(const Buffer& whole, const Buffer& dropped, int64_t rows,
                                int64_t cols, uint32_t site, const PassOptions& pass) const {
   const Tensor x = compute(whole, rows, cols);
-  if (!pass.adapter || pass.noise.probability == 0) return {x, x};
+  if (!pass.trained || pass.noise.probability == 0) return {x, x};
   const Tensor some = compute(dropped, rows, cols);
   backend_.dropout(some, x, noise(site, pass));
   return {x, some};
@@ -48,19 +52,21 @@ Backbone::Input Backbone::drop(const Buffer& whole, const Buffer& dropped, int64
 
 void Backbone::apply(Tensor y, const AdaptedLinear& linear, const Input& x, bool accumulate,
                      const PassOptions& pass) const {
-  backend_.linear(y, x.whole, linear.weight, accumulate);
-  if (!linear.bias.empty()) backend_.add_bias(y, linear.bias.data());
-  if (pass.adapter && linear.lora) linear.lora->forward(y, x.dropped);
+  backend_.linear(y, x.whole, linear.weight.product(pass.trained), accumulate);
+  if (!linear.bias.empty()) backend_.add_bias(y, linear.bias.data(pass.trained));
+  if (pass.trained && linear.lora) linear.lora->forward(y, x.dropped);
 }
 
 // dx = sum of dy · W, and of what goes back through adapters and their dropout.
 void Backbone::input_gradient(Tensor dx, std::span<const Branch> branches, const Input& x,
-                              uint32_t site, const PassOptions& pass) const {
+                              uint32_t site, const PassOptions& pass) {
+  if (trains_all()) weight_gradients(branches, x.whole);
   const bool drops = x.dropped.data != x.whole.data;
   const Tensor behind = drops ? f32(dropped_grad_, dx.rows, dx.cols) : dx;
   bool any = false;
   for (const Branch& b : branches) {
-    backend_.linear_backward(dx, b.dy, b.linear->weight, b.linear != branches[0].linear);
+    backend_.linear_backward(dx, b.dy, b.linear->weight.product(true),
+                             b.linear != branches[0].linear);
   }
   for (const Branch& b : branches) {
     if (!b.linear->lora) continue;
@@ -70,27 +76,59 @@ void Backbone::input_gradient(Tensor dx, std::span<const Branch> branches, const
   if (any && drops) backend_.add_dropped(dx, behind, noise(site, pass));
 }
 
+// dW += dyᵀ · x and db += the rows of dy, for products that share an input.
+void Backbone::weight_gradients(std::span<const Branch> branches, Tensor x) {
+  inputs_.inner = x.rows;
+  inputs_.columns = x.cols;
+  backend_.pack(inputs_, x);
+  for (const Branch& b : branches) {
+    const Parameter& master = *b.linear->weight.master();
+    backend_.outer({master.gradients.data(), DType::f32, master.shape[0], x.cols}, b.dy, inputs_,
+                   true);
+    float* bias = b.linear->bias.gradients();
+    if (bias != nullptr) weight_gradients_->column_sums(bias, b.dy);
+  }
+}
+
+void Backbone::lm_head_gradient(Tensor dy, Tensor x) {
+  const Branch output[] = {{&lm_head_, dy}};
+  weight_gradients(output, x);
+}
+
+void Backbone::embedding_gradient(Tensor dx, std::span<const int32_t> tokens) {
+  weight_gradients_->embed_backward(embedding_.master()->gradients.data(), dx, tokens);
+}
+
+// dy may be dx.
+void Backbone::norm_backward(Tensor dx, Tensor dy, Tensor x, const BackboneVector& norm,
+                             bool accumulate) {
+  const float eps = config_.rms_norm_eps;
+  if (norm.gradients() != nullptr) {
+    weight_gradients_->rms_norm_weight(norm.gradients(), dy, x, eps);
+  }
+  backend_.rms_norm_backward(dx, dy, x, norm.data(true), eps, accumulate);
+}
+
 // Norm of each head, where there is one, then rotation; raw keeps what was normalised.
-void Backbone::turn(Tensor x, Tensor raw, const std::vector<float>& norm,
-                    const Documents& documents) const {
+void Backbone::turn(Tensor x, Tensor raw, const BackboneVector& norm, const Documents& documents,
+                    const PassOptions& pass) const {
   const int64_t d = config_.head_dim;
   if (!norm.empty()) {
     std::memcpy(raw.data, x.data, x.bytes());
     const Tensor heads{x.data, DType::f32, x.rows * x.cols / d, d};
-    backend_.rms_norm(heads, {raw.data, DType::f32, heads.rows, d}, norm.data(),
+    backend_.rms_norm(heads, {raw.data, DType::f32, heads.rows, d}, norm.data(pass.trained),
                       config_.rms_norm_eps);
   }
   backend_.rotate(x, documents.positions, rope(), d, false);
 }
 
-void Backbone::turn_back(Tensor dx, Tensor raw, const std::vector<float>& norm,
-                         const Documents& documents) const {
+void Backbone::turn_back(Tensor dx, Tensor raw, const BackboneVector& norm,
+                         const Documents& documents) {
   const int64_t d = config_.head_dim;
   backend_.rotate(dx, documents.positions, rope(), d, true);
   if (norm.empty()) return;
   const Tensor heads{dx.data, DType::f32, dx.rows * dx.cols / d, d};
-  backend_.rms_norm_backward(heads, heads, {raw.data, DType::f32, heads.rows, d}, norm.data(),
-                             config_.rms_norm_eps, false);
+  norm_backward(heads, heads, {raw.data, DType::f32, heads.rows, d}, norm, false);
 }
 
 // x += attention; returns the output product's input.
@@ -100,14 +138,14 @@ Backbone::Input Backbone::attend(size_t index, Tensor x, const Documents& docume
   const auto site = static_cast<uint32_t>(4 * index);
   const int64_t rows = x.rows;
   const Tensor q = f32(q_, rows, q_cols_), k = f32(k_, rows, kv_cols_), v = f32(v_, rows, kv_cols_);
-  backend_.rms_norm(compute(normed_, rows, x.cols), x, layer.input_norm.data(),
+  backend_.rms_norm(compute(normed_, rows, x.cols), x, layer.input_norm.data(pass.trained),
                     config_.rms_norm_eps);
   const Input in = drop(normed_, dropped_normed_, rows, x.cols, site, pass);
   apply(q, layer.q, in, false, pass);
   apply(k, layer.k, in, false, pass);
   apply(v, layer.v, in, false, pass);
-  turn(q, f32(raw_q_, rows, q_cols_), layer.q_norm, documents);
-  turn(k, f32(raw_k_, rows, kv_cols_), layer.k_norm, documents);
+  turn(q, f32(raw_q_, rows, q_cols_), layer.q_norm, documents, pass);
+  turn(k, f32(raw_k_, rows, kv_cols_), layer.k_norm, documents, pass);
   backend_.attention(compute(attended_, rows, q_cols_), q, k, v, documents, attention_shape());
   const Input attended = drop(attended_, dropped_attended_, rows, q_cols_, site + 1, pass);
   apply(x, layer.o, attended, true, pass);
@@ -120,7 +158,7 @@ Backbone::Input Backbone::expand(size_t index, Tensor x, const PassOptions& pass
   const auto site = static_cast<uint32_t>(4 * index);
   const int64_t rows = x.rows, inner = config_.intermediate_size;
   const Tensor gate = f32(gate_, rows, inner), up = f32(up_, rows, inner);
-  backend_.rms_norm(compute(normed_, rows, x.cols), x, layer.post_attention_norm.data(),
+  backend_.rms_norm(compute(normed_, rows, x.cols), x, layer.post_attention_norm.data(pass.trained),
                     config_.rms_norm_eps);
   const Input in = drop(normed_, dropped_normed_, rows, x.cols, site + 2, pass);
   apply(gate, layer.gate, in, false, pass);
@@ -132,27 +170,27 @@ Backbone::Input Backbone::expand(size_t index, Tensor x, const PassOptions& pass
 void Backbone::forward(Tensor out, std::span<const int32_t> tokens, const Documents& documents,
                        const PassOptions& pass) {
   const Tensor x = f32(x_, documents.num_rows(), config_.hidden_size);
-  backend_.embed(x, embedding_, tokens);
+  backend_.embed(x, embedding_.rows(pass.trained), tokens);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (pass.keep) std::memcpy(checkpoint(i, x.rows).data, x.data, x.bytes());
     attend(i, x, documents, pass);
     apply(x, layers_[i].down, expand(i, x, pass), true, pass);
   }
   if (pass.keep) std::memcpy(checkpoint(layers_.size(), x.rows).data, x.data, x.bytes());
-  backend_.rms_norm(out, x, final_norm_.data(), config_.rms_norm_eps);
+  backend_.rms_norm(out, x, final_norm_.data(pass.trained), config_.rms_norm_eps);
 }
 
-void Backbone::backward(Tensor dout, const Documents& documents, const PassOptions& pass) {
-  const float eps = config_.rms_norm_eps;
+void Backbone::backward(Tensor dout, std::span<const int32_t> tokens, const Documents& documents,
+                        const PassOptions& pass) {
   const Tensor x = f32(x_, dout.rows, dout.cols);
-  backend_.rms_norm_backward(dout, dout, checkpoint(layers_.size(), dout.rows), final_norm_.data(),
-                             eps, false);
+  norm_backward(dout, dout, checkpoint(layers_.size(), dout.rows), final_norm_, false);
   for (size_t i = layers_.size(); i-- > 0;) {
     std::memcpy(x.data, checkpoint(i, x.rows).data, x.bytes());
     const Input attended = attend(i, x, documents, pass);
     backward_mlp(i, dout, x, expand(i, x, pass), pass);
     backward_attention(i, dout, attended, documents, pass);
   }
+  if (trains_all()) embedding_gradient(dout, tokens);
 }
 
 // dx, of the layer's output, becomes that of the MLP's input x.
@@ -173,8 +211,7 @@ void Backbone::backward_mlp(size_t index, Tensor dx, Tensor x, const Input& inne
       compute(normed_, rows, dx.cols),
       compute(inner.dropped.data == inner.whole.data ? normed_ : dropped_normed_, rows, dx.cols)};
   input_gradient(dnormed, branches, in, site + 2, pass);
-  backend_.rms_norm_backward(dx, dnormed, x, layer.post_attention_norm.data(), config_.rms_norm_eps,
-                             true);
+  norm_backward(dx, dnormed, x, layer.post_attention_norm, true);
 }
 
 // dx, of the MLP's input, becomes that of the layer's.
@@ -194,7 +231,7 @@ void Backbone::backward_attention(size_t index, Tensor dx, const Input& attended
   turn_back(dq, f32(raw_q_, rows, q_cols_), layer.q_norm, documents);
   turn_back(dk, f32(raw_k_, rows, kv_cols_), layer.k_norm, documents);
   const Tensor x = checkpoint(index, rows), normed = compute(normed_, rows, dx.cols);
-  backend_.rms_norm(normed, x, layer.input_norm.data(), config_.rms_norm_eps);
+  backend_.rms_norm(normed, x, layer.input_norm.data(true), config_.rms_norm_eps);
   const Input in = drop(normed_, dropped_normed_, rows, dx.cols, site, pass);
   const Branch branches[] = {{&layer.q, compute(narrow_a_, rows, q_cols_)},
                              {&layer.k, compute(narrow_b_, rows, kv_cols_)},
@@ -204,7 +241,7 @@ void Backbone::backward_attention(size_t index, Tensor dx, const Input& attended
   backend_.narrow(branches[2].dy, dv);
   const Tensor dnormed = f32(wide_grad_, rows, dx.cols);
   input_gradient(dnormed, branches, in, site, pass);
-  backend_.rms_norm_backward(dx, dnormed, x, layer.input_norm.data(), config_.rms_norm_eps, true);
+  norm_backward(dx, dnormed, x, layer.input_norm, true);
 }
 
 }  // namespace medusa

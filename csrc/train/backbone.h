@@ -8,27 +8,21 @@
 
 #include "backend/backbone_train_backend.h"
 #include "medusa/joint_trainer.h"
+#include "train/backbone_weights.h"
 #include "train/lora.h"
 #include "train/parameters.h"
 
 namespace medusa {
 
-/// A frozen product with its bias and, perhaps, an adapter.
-struct AdaptedLinear {
-  FrozenMatrix weight;
-  std::vector<float> bias;  // or empty
-  std::unique_ptr<Lora> lora;
-};
-
 /// How a pass runs. Its dropouts, if noise.probability is not 0, have the sites from noise.site on.
 struct PassOptions {
-  bool adapter = true;
-  bool keep = false;  // what backward() needs
+  bool trained = true;  // or as it was loaded
+  bool keep = false;    // what backward() needs
   Dropout noise = {};
 };
 
-/// Forward and backward of a Llama-family backbone whose weights are frozen, with adapters. Of the
-/// way forward only every layer's input is kept.
+/// Forward and backward of a Llama-family backbone: its weights are frozen and have adapters, or
+/// all are trained. Of the way forward only every layer's input is kept.
 class Backbone {
  public:
   Backbone(BackboneTrainBackend& backend, const ModelConfig& config, const TensorMap& tensors,
@@ -36,7 +30,8 @@ class Backbone {
 
   Parameters& parameters() { return parameters_; }
   void refresh();
-  const FrozenMatrix& embedding() const { return embedding_; }
+  const BackboneMatrix& embedding() const { return embedding_; }
+  bool trains_all() const { return weight_gradients_ != nullptr; }
   const AdaptedLinear& lm_head() const { return lm_head_; }
   const Parameter* lm_head_a() const { return lm_head_a_; }  // null: no adapter
   const Parameter* lm_head_b() const { return lm_head_b_; }
@@ -48,12 +43,18 @@ class Backbone {
   void forward(Tensor out, std::span<const int32_t> tokens, const Documents& documents,
                const PassOptions& pass);
   /// Of the last forward() that kept; dout f32 (rows, hidden) is overwritten.
-  void backward(Tensor dout, const Documents& documents, const PassOptions& pass);
+  void backward(Tensor dout, std::span<const int32_t> tokens, const Documents& documents,
+                const PassOptions& pass);
+
+  // Where all weights are trained: what losses add to their gradients. dy C (rows, padded
+  // vocab), x C (rows, hidden), dx f32 (rows, hidden).
+  void lm_head_gradient(Tensor dy, Tensor x);
+  void embedding_gradient(Tensor dx, std::span<const int32_t> tokens);
 
  private:
   struct Layer {
-    std::vector<float> input_norm, post_attention_norm;
-    std::vector<float> q_norm, k_norm;  // or empty
+    BackboneVector input_norm, post_attention_norm;
+    BackboneVector q_norm, k_norm;  // or empty
     AdaptedLinear q, k, v, o, gate, up, down;
   };
   /// A product's input, and what its adapters see of it.
@@ -67,6 +68,10 @@ class Backbone {
   };
 
   AdaptedLinear load(const TensorMap& tensors, const std::string& module, int64_t out, int64_t in);
+  BackboneMatrix load_matrix(const TensorMap& tensors, const std::string& name, int64_t out,
+                             int64_t in) const;
+  BackboneVector load_vector(const TensorMap& tensors, const std::string& name, int64_t size) const;
+  BackboneVector find_vector(const TensorMap& tensors, const std::string& name, int64_t size) const;
   Layer load_layer(const TensorMap& tensors, int index);
   void attach(AdaptedLinear& linear, const std::string& module);
   const Parameter* parameter(const std::string& name) const;
@@ -88,10 +93,12 @@ class Backbone {
   void apply(Tensor y, const AdaptedLinear& linear, const Input& x, bool accumulate,
              const PassOptions& pass) const;
   void input_gradient(Tensor dx, std::span<const Branch> branches, const Input& x, uint32_t site,
-                      const PassOptions& pass) const;
-  void turn(Tensor x, Tensor raw, const std::vector<float>& norm, const Documents& documents) const;
-  void turn_back(Tensor dx, Tensor raw, const std::vector<float>& norm,
-                 const Documents& documents) const;
+                      const PassOptions& pass);
+  void weight_gradients(std::span<const Branch> branches, Tensor x);
+  void norm_backward(Tensor dx, Tensor dy, Tensor x, const BackboneVector& norm, bool accumulate);
+  void turn(Tensor x, Tensor raw, const BackboneVector& norm, const Documents& documents,
+            const PassOptions& pass) const;
+  void turn_back(Tensor dx, Tensor raw, const BackboneVector& norm, const Documents& documents);
 
   Input attend(size_t layer, Tensor x, const Documents& documents, const PassOptions& pass);
   Input expand(size_t layer, Tensor x, const PassOptions& pass);
@@ -107,10 +114,12 @@ class Backbone {
   int64_t max_rows_;
   Parameters parameters_;
   LoraWorkspace workspace_;
-  FrozenMatrix embedding_;
+  WeightGradients* weight_gradients_ = nullptr;  // where all weights are trained
+  Panels inputs_;                                // then: a product's input
+  BackboneMatrix embedding_;
   AdaptedLinear lm_head_;
   const Parameter *lm_head_a_ = nullptr, *lm_head_b_ = nullptr;
-  std::vector<float> final_norm_;
+  BackboneVector final_norm_;
   std::vector<Layer> layers_;
   std::vector<float> cos_, sin_;  // (positions, head_dim / 2)
 
@@ -124,9 +133,5 @@ class Backbone {
   Buffer dq_, dk_, dv_;                    // f32
   Buffer narrow_a_, narrow_b_, narrow_c_;  // C (rows, widest)
 };
-
-/// Tensors that adapters of these options train, with PEFT's names.
-std::vector<std::pair<std::string, std::vector<int64_t>>> adapter_tensors(
-    const ModelConfig& config, const JointTrainerOptions& options);
 
 }  // namespace medusa

@@ -6,32 +6,10 @@
 #include "model/rope_table.h"
 #include "tensor/quants.h"
 #include "train/backbone.h"
+#include "train/backbone_tensors.h"
 
 namespace medusa {
 namespace {
-
-constexpr const char* kModules[] = {"q_proj",    "k_proj",  "v_proj",    "o_proj",
-                                    "gate_proj", "up_proj", "down_proj", "lm_head"};
-constexpr const char* kPrefix = "base_model.model.";
-
-struct Module {
-  std::string name;  // "model.layers.0.self_attn.q_proj"
-  int64_t out, in;
-};
-
-std::vector<Module> layer_modules(const ModelConfig& c, int layer) {
-  const int64_t q = int64_t{c.num_attention_heads} * c.head_dim;
-  const int64_t kv = int64_t{c.num_key_value_heads} * c.head_dim;
-  const std::string attn = text("model.layers.", layer, ".self_attn.");
-  const std::string mlp = text("model.layers.", layer, ".mlp.");
-  return {{attn + "q_proj", q, c.hidden_size},
-          {attn + "k_proj", kv, c.hidden_size},
-          {attn + "v_proj", kv, c.hidden_size},
-          {attn + "o_proj", c.hidden_size, q},
-          {mlp + "gate_proj", c.intermediate_size, c.hidden_size},
-          {mlp + "up_proj", c.intermediate_size, c.hidden_size},
-          {mlp + "down_proj", c.hidden_size, c.intermediate_size}};
-}
 
 FrozenMatrix frozen(const TensorMap& tensors, const std::string& name, int64_t out, int64_t in) {
   const HostTensor& t = TensorReader(tensors).get(name, {out, in});
@@ -44,47 +22,12 @@ FrozenMatrix frozen(const TensorMap& tensors, const std::string& name, int64_t o
   return {t.data, t.dtype, out, in};
 }
 
-std::vector<float> optional_values(const TensorMap& tensors, const std::string& name,
-                                   int64_t size) {
-  const HostTensor* t = TensorReader(tensors).find(name, {size});
-  return t == nullptr ? std::vector<float>{} : widen(*t, name);
-}
-
-std::vector<float> values(const TensorMap& tensors, const std::string& name, int64_t size) {
-  return widen(TensorReader(tensors).get(name, {size}), name);
-}
-
 int64_t widest(const ModelConfig& c) {
   return std::max<int64_t>(
       {c.hidden_size, c.intermediate_size, int64_t{c.num_attention_heads} * c.head_dim});
 }
 
 }  // namespace
-
-std::vector<std::pair<std::string, std::vector<int64_t>>> adapter_tensors(
-    const ModelConfig& config, const JointTrainerOptions& options) {
-  const auto& wanted = options.target_modules;
-  for (const std::string& name : wanted) {
-    check(std::find(std::begin(kModules), std::end(kModules), name) != std::end(kModules),
-          "target_modules: expected some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
-          "down_proj and lm_head, found ",
-          name);
-  }
-  std::vector<Module> modules;
-  for (int i = 0; i < config.num_hidden_layers; ++i) {
-    for (Module& m : layer_modules(config, i)) modules.push_back(std::move(m));
-  }
-  modules.push_back({"lm_head", config.vocab_size, config.hidden_size});
-  const int64_t rank = Lora::padded_rank(options.lora_rank);
-  std::vector<std::pair<std::string, std::vector<int64_t>>> out;
-  for (const Module& m : modules) {
-    const std::string last = m.name.substr(m.name.rfind('.') + 1);
-    if (std::find(wanted.begin(), wanted.end(), last) == wanted.end()) continue;
-    out.push_back({kPrefix + m.name + ".lora_A.weight", {rank, m.in}});
-    out.push_back({kPrefix + m.name + ".lora_B.weight", {m.out, rank}});
-  }
-  return out;
-}
 
 Backbone::Backbone(BackboneTrainBackend& backend, const ModelConfig& config,
                    const TensorMap& tensors, const JointTrainerOptions& options)
@@ -95,20 +38,27 @@ Backbone::Backbone(BackboneTrainBackend& backend, const ModelConfig& config,
       kv_cols_(int64_t{config.num_key_value_heads} * config.head_dim),
       scale_(options.lora_alpha / static_cast<float>(options.lora_rank)),
       max_rows_((options.max_rows + 31) / 32 * 32),
-      parameters_(backend, adapter_tensors(config, options)),
-      workspace_(backend, max_rows_, widest(config), Lora::padded_rank(options.lora_rank)) {
+      parameters_(backend, trained_tensors(config, tensors, options)),
+      workspace_(backend, max_rows_, options.all_weights ? 0 : widest(config),
+                 Lora::padded_rank(options.lora_rank)) {
   check(kv_cols_ % 32 == 0,
         "training needs num_key_value_heads · head_dim to be a multiple of 32, ", "found ",
         kv_cols_);
+  if (options.all_weights) {
+    weight_gradients_ = backend.weight_gradients();
+    check<DeviceError>(weight_gradients_ != nullptr, "all_weights: expected a device that trains ",
+                       "them, found ", backend.name());
+    inputs_ = backend.allocate_panels(max_rows_, widest(config));
+  }
   const int64_t hidden = config.hidden_size;
-  embedding_ = frozen(tensors, "model.embed_tokens.weight", config.vocab_size, hidden);
-  lm_head_.weight = config.tie_word_embeddings
-                        ? embedding_
-                        : frozen(tensors, "lm_head.weight", config.vocab_size, hidden);
+  const std::string embedding = "model.embed_tokens.weight";
+  const std::string output = config.tie_word_embeddings ? embedding : "lm_head.weight";
+  embedding_ = load_matrix(tensors, embedding, config.vocab_size, hidden);
+  lm_head_.weight = load_matrix(tensors, output, config.vocab_size, hidden);
   attach(lm_head_, "lm_head");
-  lm_head_a_ = parameter(text(kPrefix, "lm_head.lora_A.weight"));
-  lm_head_b_ = parameter(text(kPrefix, "lm_head.lora_B.weight"));
-  final_norm_ = values(tensors, "model.norm.weight", hidden);
+  lm_head_a_ = parameter(text(kAdapterPrefix, "lm_head.lora_A.weight"));
+  lm_head_b_ = parameter(text(kAdapterPrefix, "lm_head.lora_B.weight"));
+  final_norm_ = load_vector(tensors, "model.norm.weight", hidden);
   for (int i = 0; i < config.num_hidden_layers; ++i) layers_.push_back(load_layer(tensors, i));
   make_rope_table();
   allocate(max_rows_);
@@ -122,17 +72,35 @@ const Parameter* Backbone::parameter(const std::string& name) const {
 }
 
 void Backbone::attach(AdaptedLinear& linear, const std::string& module) {
-  const Parameter* a = parameter(kPrefix + module + ".lora_A.weight");
+  const Parameter* a = parameter(kAdapterPrefix + module + ".lora_A.weight");
   if (a == nullptr) return;
-  const Parameter* b = parameter(kPrefix + module + ".lora_B.weight");
+  const Parameter* b = parameter(kAdapterPrefix + module + ".lora_B.weight");
   linear.lora = std::make_unique<Lora>(backend_, workspace_, *a, *b, scale_);
+}
+
+BackboneMatrix Backbone::load_matrix(const TensorMap& tensors, const std::string& name, int64_t out,
+                                     int64_t in) const {
+  return {frozen(tensors, name, out, in), parameter(name)};
+}
+
+BackboneVector Backbone::find_vector(const TensorMap& tensors, const std::string& name,
+                                     int64_t size) const {
+  const HostTensor* found = TensorReader(tensors).find(name, {size});
+  if (found == nullptr) return {};
+  return {backend_, widen(*found, name), parameter(name)};
+}
+
+BackboneVector Backbone::load_vector(const TensorMap& tensors, const std::string& name,
+                                     int64_t size) const {
+  TensorReader(tensors).get(name, {size});
+  return find_vector(tensors, name, size);
 }
 
 AdaptedLinear Backbone::load(const TensorMap& tensors, const std::string& module, int64_t out,
                              int64_t in) {
   AdaptedLinear linear;
-  linear.weight = frozen(tensors, module + ".weight", out, in);
-  linear.bias = optional_values(tensors, module + ".bias", out);
+  linear.weight = load_matrix(tensors, module + ".weight", out, in);
+  linear.bias = find_vector(tensors, module + ".bias", out);
   attach(linear, module);
   return linear;
 }
@@ -141,10 +109,11 @@ Backbone::Layer Backbone::load_layer(const TensorMap& tensors, int index) {
   const std::string prefix = text("model.layers.", index, "."), attn = prefix + "self_attn.";
   const int64_t hidden = config_.hidden_size;
   Layer layer;
-  layer.input_norm = values(tensors, prefix + "input_layernorm.weight", hidden);
-  layer.post_attention_norm = values(tensors, prefix + "post_attention_layernorm.weight", hidden);
-  layer.q_norm = optional_values(tensors, attn + "q_norm.weight", config_.head_dim);
-  layer.k_norm = optional_values(tensors, attn + "k_norm.weight", config_.head_dim);
+  layer.input_norm = load_vector(tensors, prefix + "input_layernorm.weight", hidden);
+  layer.post_attention_norm =
+      load_vector(tensors, prefix + "post_attention_layernorm.weight", hidden);
+  layer.q_norm = find_vector(tensors, attn + "q_norm.weight", config_.head_dim);
+  layer.k_norm = find_vector(tensors, attn + "k_norm.weight", config_.head_dim);
   check<ModelFormatError>(layer.q_norm.empty() == layer.k_norm.empty(), attn,
                           "q_norm.weight and k_norm.weight: expected both or neither");
   AdaptedLinear* const linears[] = {&layer.q,    &layer.k,  &layer.v,   &layer.o,

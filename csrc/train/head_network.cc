@@ -91,14 +91,16 @@ void HeadNetwork::initialise(const HostTensor& lm_head, uint64_t seed) {
     if (version_ == 1)
       std::copy_n(rows, vocab_ * hidden_, parameters_.projection(head).weights.data());
   }
-  if (version_ == 2) load_projection(lm_head);
+  if (version_ == 2) {
+    std::vector<int64_t> all(static_cast<size_t>(vocab_));
+    std::iota(all.begin(), all.end(), 0);
+    load_projection(lm_head, all);
+  }
   refresh();
 }
 
-void HeadNetwork::load_projection(const HostTensor& lm_head) {
+void HeadNetwork::load_projection(const HostTensor& lm_head, std::span<const int64_t> rows) {
   const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
-  std::vector<int64_t> rows(static_cast<size_t>(vocab_));
-  std::iota(rows.begin(), rows.end(), 0);
   backend_.load_rows(packed, 0, lm_head, rows);
   pack_projection(projections_[0], packed);
 }
@@ -108,7 +110,27 @@ void HeadNetwork::pack_projection(Projection& projection, Tensor packed) {
   backend_.pack(projection.backward, packed);
 }
 
+void HeadNetwork::train_projection(const Parameter& lm_head, std::span<const int32_t> rows) {
+  lm_head_ = &lm_head;
+  lm_head_ids_.assign(rows.begin(), rows.end());
+  if (rows.empty()) {
+    lm_head_ids_.resize(static_cast<size_t>(vocab_));
+    std::iota(lm_head_ids_.begin(), lm_head_ids_.end(), 0);
+  }
+  const auto bytes = [](int64_t elements, size_t size) {
+    return static_cast<size_t>(elements) * size;
+  };
+  transposed_ =
+      backend_.allocate(bytes(std::max(padded_vocab_, hidden_) * kMaxRows, block_bytes(dtype_)));
+  if (!rows.empty()) some_rows_ = backend_.allocate(bytes(vocab_ * hidden_, sizeof(float)));
+}
+
 void HeadNetwork::refresh() {
+  if (lm_head_ != nullptr) {
+    const std::span<float> master = lm_head_->weights;
+    load_projection({master.data(), master.size_bytes(), DType::f32, lm_head_->shape},
+                    lm_head_ids_);
+  }
   for (int head = 0; head < num_heads_; ++head) {
     for (int i = 0; i < num_layers_; ++i) {
       Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
@@ -163,16 +185,31 @@ void HeadNetwork::forward(int head, Tensor x, std::span<const int32_t> targets, 
 
 void HeadNetwork::backward(int head, Tensor x) {
   const Tensor logits_grad = view(logits_grad_, dtype_, x.rows, padded_vocab_);
-  if (version_ == 1) {  // dP += Gᵀ · h
-    backend_.pack(row_panels_, state(num_layers_, x.rows));
-    backend_.transpose(view(transposed_, dtype_, padded_vocab_, x.rows), logits_grad);
-    const Tensor grad{parameters_.projection(head).gradients.data(), DType::f32, vocab_, hidden_};
-    backend_.gemm(grad, view(transposed_, dtype_, vocab_, x.rows), row_panels_, true);
-  }
+  if (version_ == 1 || lm_head_ != nullptr) projection_gradient(head, logits_grad);
   const Tensor dh = view(state_grad_, DType::f32, x.rows, hidden_);
   backend_.gemm(dh, logits_grad, projection(head).backward, false);  // dh = G · P
   if (lora_ != nullptr) lora_->backward(dh, logits_grad, state(num_layers_, x.rows), true);
   for (int i = num_layers_ - 1; i >= 0; --i) layer_backward(head, i, x, dh);
+}
+
+// dP += Gᵀ · h.
+void HeadNetwork::projection_gradient(int head, Tensor logits_grad) {
+  const int64_t rows = logits_grad.rows;
+  backend_.pack(row_panels_, state(num_layers_, rows));
+  backend_.transpose(view(transposed_, dtype_, padded_vocab_, rows), logits_grad);
+  const Tensor turned = view(transposed_, dtype_, vocab_, rows);
+  if (!some_rows_) {
+    const Parameter& whole = version_ == 1 ? parameters_.projection(head) : *lm_head_;
+    backend_.gemm({whole.gradients.data(), DType::f32, vocab_, hidden_}, turned, row_panels_, true);
+    return;
+  }
+  const Tensor some = view(some_rows_, DType::f32, vocab_, hidden_);
+  backend_.gemm(some, turned, row_panels_, false);
+  for (size_t i = 0; i < lm_head_ids_.size(); ++i) {
+    const float* from = some.row<float>(static_cast<int64_t>(i));
+    float* to = lm_head_->gradients.data() + lm_head_ids_[i] * hidden_;
+    for (int64_t c = 0; c < hidden_; ++c) to[c] += from[c];
+  }
 }
 
 // dz = dh · silu'(z), dW += dzᵀ · x, dx = dh + dz · W.
@@ -190,11 +227,15 @@ void HeadNetwork::layer_backward(int head, int i, Tensor x, Tensor dh) {
   if (width(i) > hidden_ && joint_) add_state_columns(dh, dz, layer.backward);
 }
 
-// Of a grounded block: what stands behind the state is not trained.
+// Of a grounded block: what stands behind the state is the embedding's.
 void HeadNetwork::add_state_columns(Tensor dh, Tensor dz, const Panels& weight) {
-  const Tensor whole = view(input_grad_, DType::f32, dh.rows, input_cols_);
+  const Tensor whole = input_gradient(dh.rows);
   backend_.gemm(whole, dz, weight, false);
   backend_.add_columns(dh, whole);
+}
+
+Tensor HeadNetwork::input_gradient(int64_t rows) const {
+  return view(input_grad_, DType::f32, rows, input_cols_);
 }
 
 Tensor HeadNetwork::state_gradient(int64_t rows) const {

@@ -26,6 +26,10 @@ class HeadNetwork {
   /// V2: what is added to the projection, over the same rows; not owned, null: nothing.
   void adapt_projection(const Lora* lora) { lora_ = lora; }
 
+  /// V2: the projection is trained with the backbone: `rows` (empty: all) of its lm_head, which
+  /// backward() adds to. Not owned.
+  void train_projection(const Parameter& lm_head, std::span<const int32_t> rows);
+
   static constexpr int64_t kMaxRows = 384;  // of a chunk
   static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
 
@@ -44,6 +48,8 @@ class HeadNetwork {
   void backward(int head, Tensor x);
   /// Joint: the last backward()'s gradient of the chunk's states, f32 (rows, hidden).
   Tensor state_gradient(int64_t rows) const;
+  /// Joint and grounded: of all that the first layer saw, f32 (rows, input).
+  Tensor input_gradient(int64_t rows) const;
 
  private:
   struct Layer {
@@ -56,8 +62,9 @@ class HeadNetwork {
   };
 
   void initialise(const HostTensor& lm_head, uint64_t seed);
-  void load_projection(const HostTensor& lm_head);
+  void load_projection(const HostTensor& lm_head, std::span<const int64_t> rows);
   void pack_projection(Projection& projection, Tensor packed);
+  void projection_gradient(int head, Tensor logits_grad);
   Projection& projection(int head) { return projections_[version_ == 1 ? head : 0]; }
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
   Tensor state(int layer, int64_t rows) const;  // input of ResBlock `layer`, or the output
@@ -72,6 +79,8 @@ class HeadNetwork {
   DType dtype_;
   bool joint_;
   const Lora* lora_ = nullptr;
+  const Parameter* lm_head_ = nullptr;  // where it is trained
+  std::vector<int64_t> lm_head_ids_;    // its rows that count
   Parameters parameters_;
   std::vector<std::vector<Layer>> layers_;  // [head][layer]
   std::vector<Projection> projections_;     // one, or [head]
@@ -86,6 +95,7 @@ class HeadNetwork {
   Buffer transposed_;                  // C (max(vocab, hidden), rows)
   Buffer projection_rows_;             // C (padded vocab, hidden), zero beyond vocab
   Buffer layer_rows_;                  // C (hidden, input)
+  Buffer some_rows_;                   // f32 (vocab, hidden): gradients of some of lm_head's rows
   Panels row_panels_;                  // B = a state (rows, hidden)
 };
 

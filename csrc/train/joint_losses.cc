@@ -41,6 +41,9 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
                                          *backbone.lm_head_b(), backbone.lora_scale(), token_map_);
     network_->adapt_projection(draft_lora_.get());
   }
+  if (options.training.version == 2 && backbone.trains_all()) {
+    network_->train_projection(*backbone.lm_head().weight.master(), token_map_);
+  }
   const auto count = static_cast<size_t>(chunk_rows_);
   targets_.resize(count);
   weights_.resize(count);
@@ -57,7 +60,7 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
 }
 
 HostTensor JointLosses::draft_rows(std::vector<float>& storage) const {
-  const FrozenMatrix& w = backbone_.lm_head().weight;
+  const FrozenMatrix& w = backbone_.lm_head().weight.product(false);
   const size_t bytes =
       static_cast<size_t>(hidden_ / block_elements(w.dtype)) * block_bytes(w.dtype);
   storage.resize(static_cast<size_t>(draft_vocab_ * hidden_));
@@ -103,10 +106,10 @@ Tensor JointLosses::head_input(Tensor states, const PaddedBatch& batch, const Ch
     std::memcpy(x.row<char>(i), states.row<char>(i), states.row_bytes());
   }
   if (!grounded_) return x;
-  std::vector<int32_t> roots;
-  for (const int32_t row : chunk.rows) roots.push_back(batch.root(row));
+  roots_.clear();
+  for (const int32_t row : chunk.rows) roots_.push_back(batch.root(row));
   const Tensor wide = view(embedded_, DType::f32, rows, hidden_);
-  backend_.embed(wide, backbone_.embedding(), roots);
+  backend_.embed(wide, backbone_.embedding().rows(true), roots_);
   for (int64_t i = 0; i < rows; ++i) {
     const Tensor behind{x.row<char>(i) + states.row_bytes(), dtype_, 1, hidden_};
     backend_.narrow(behind, wide.slice(i, 1));
@@ -129,10 +132,10 @@ std::span<const int32_t> JointLosses::head_targets(const PaddedBatch& batch, con
   return {targets_.data(), static_cast<size_t>(chunk.padded)};
 }
 
-Tensor JointLosses::logits(const Buffer& to, Tensor x, Tensor dropped, bool adapter) {
+Tensor JointLosses::logits(const Buffer& to, Tensor x, Tensor dropped, bool trained) {
   const Tensor out = view(to, DType::f32, x.rows, padded_vocab_);
-  backend_.linear(out, x, backbone_.lm_head().weight, false);
-  if (adapter && backbone_.lm_head().lora) backbone_.lm_head().lora->forward(out, dropped);
+  backend_.linear(out, x, backbone_.lm_head().weight.product(trained), false);
+  if (trained && backbone_.lm_head().lora) backbone_.lm_head().lora->forward(out, dropped);
   return out;
 }
 
@@ -185,7 +188,8 @@ double JointLosses::lm_backward(Tensor dx, Tensor x, Tensor teacher, const Padde
 void JointLosses::lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped,
                               const Dropout& noise) {
   const AdaptedLinear& lm_head = backbone_.lm_head();
-  backend_.linear_backward(dx, grad, lm_head.weight, true);
+  backend_.linear_backward(dx, grad, lm_head.weight.product(true), true);
+  if (backbone_.trains_all()) backbone_.lm_head_gradient(grad, x);
   if (!lm_head.lora) return;
   if (dropped.data == x.data) return lm_head.lora->backward(dx, grad, x, true);
   const Tensor behind = view(dropped_grad_, DType::f32, x.rows, hidden_);
@@ -204,11 +208,23 @@ void JointLosses::heads_backward(Tensor dx, Tensor states, const PaddedBatch& ba
                       scores_);
     network_->backward(k, x);
     backend_.add(dx, network_->state_gradient(x.rows));
+    if (grounded_ && backbone_.trains_all()) add_root_gradient(chunk);
     for (size_t i = 0; i < chunk.rows.size(); ++i) {
       sums.heads[head] -= scores_[i].log_prob;
       sums.correct[head] += scores_[i].rank == 0;
     }
   }
+}
+
+// Of the last head, into the embeddings of the tokens that ground it.
+void JointLosses::add_root_gradient(const Chunk& chunk) {
+  const auto rows = static_cast<int64_t>(chunk.rows.size());
+  const Tensor from = network_->input_gradient(rows);
+  const Tensor to = view(embedded_, DType::f32, rows, hidden_);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::memcpy(to.row<float>(i), from.row<float>(i) + hidden_, to.row_bytes());
+  }
+  backbone_.embedding_gradient(to, roots_);
 }
 
 void JointLosses::evaluate(Tensor states, Tensor teacher, const PaddedBatch& batch,
@@ -225,10 +241,10 @@ void JointLosses::evaluate_lm(Tensor x, Tensor teacher, const PaddedBatch& batch
                               const Chunk& chunk, const JointScores& out) {
   const Tensor grad = view(grad_, dtype_, x.rows, padded_vocab_);
   const std::span<const int32_t> targets = lm_targets(batch, chunk);
-  for (const bool adapter : {true, false}) {
-    const Tensor rows = adapter ? x : teacher;
-    backend_.cross_entropy(grad, scores_, logits(logits_, rows, rows, adapter), vocab_, targets, 1);
-    const std::span<float> to = adapter ? out.log_prob : out.base_log_prob;
+  for (const bool trained : {true, false}) {
+    const Tensor rows = trained ? x : teacher;
+    backend_.cross_entropy(grad, scores_, logits(logits_, rows, rows, trained), vocab_, targets, 1);
+    const std::span<float> to = trained ? out.log_prob : out.base_log_prob;
     for (size_t i = 0; i < chunk.rows.size(); ++i) {
       to[static_cast<size_t>(chunk.rows[i])] = scores_[i].log_prob;
     }

@@ -36,7 +36,7 @@ class JointLosses {
 
   /// Adds to `sums` and to the gradients of heads and lm_head; grad f32 (rows, hidden), zero where
   /// a row has no target, becomes that of `states` C unless it has no data. `teacher` C: the states
-  /// without adapters, or no data.
+  /// of the model as it was loaded, or no data.
   void backward(Tensor grad, Tensor states, Tensor teacher, const PaddedBatch& batch,
                 const LossScales& scales, const Dropout& noise, LossSums& sums);
   void evaluate(Tensor states, Tensor teacher, const PaddedBatch& batch, const JointScores& scores);
@@ -51,12 +51,13 @@ class JointLosses {
   HostTensor draft_rows(std::vector<float>& storage) const;
   Tensor gather(const Buffer& to, Tensor states, const Chunk& chunk) const;
   Tensor head_input(Tensor states, const PaddedBatch& batch, const Chunk& chunk);
-  Tensor logits(const Buffer& to, Tensor x, Tensor dropped, bool adapter);
+  Tensor logits(const Buffer& to, Tensor x, Tensor dropped, bool trained);
   double lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
                      const Chunk& chunk, double scale, const Dropout& noise);
   void lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped, const Dropout& noise);
   void heads_backward(Tensor dx, Tensor states, const PaddedBatch& batch, const Chunk& chunk,
                       const LossScales& scales, LossSums& sums);
+  void add_root_gradient(const Chunk& chunk);
   void evaluate_lm(Tensor x, Tensor teacher, const PaddedBatch& batch, const Chunk& chunk,
                    const JointScores& scores);
   void evaluate_heads(Tensor states, const PaddedBatch& batch, const Chunk& chunk,
@@ -79,6 +80,7 @@ class JointLosses {
   std::unique_ptr<Lora> draft_lora_;  // V2: lm_head's adapter over the draft vocabulary
 
   std::vector<int32_t> targets_;
+  std::vector<int32_t> roots_;  // of the chunk's rows, where heads are grounded
   std::vector<float> weights_;
   std::vector<double> divergences_;
   std::vector<TargetScore> scores_;

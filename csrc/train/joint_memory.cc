@@ -2,6 +2,7 @@
 
 #include "medusa/joint_trainer.h"
 #include "train/backbone.h"
+#include "train/backbone_tensors.h"
 
 namespace medusa {
 namespace {
@@ -24,24 +25,31 @@ Sizes sizes_of(const ModelConfig& m, const JointTrainerOptions& o) {
           o.training.compute_type == ComputeType::float32 ? 4 : 2};
 }
 
-// Weights, gradients and moments in f32; two packed copies in C.
-int64_t adapters(const ModelConfig& m, const JointTrainerOptions& o, const Sizes& s) {
+// Weights, gradients and moments in f32. Of adapters two packed copies in C, of all weights one
+// where C is not f32, and panels of a product's input. Biases and heads' norms are left out.
+int64_t backbone(const ModelConfig& m, const JointTrainerOptions& o, const Sizes& s) {
   int64_t elements = 0;
-  for (const auto& [name, shape] : adapter_tensors(m, o)) elements += shape[0] * shape[1];
-  return elements * (16 + 2 * s.c);
+  for (const auto& [name, shape] : trained_tensors(m, {}, o)) {
+    elements += shape[0] * (shape.size() == 2 ? shape[1] : 1);
+  }
+  if (!o.all_weights) return elements * (16 + 2 * s.c);
+  return elements * (s.c == 4 ? 16 : 18) + s.rows * std::max({s.hidden, s.inner, s.q}) * s.c;
 }
 
 // As HeadNetwork holds them.
-int64_t heads(const TrainerOptions& t, int64_t draft_vocab, int64_t input, const Sizes& s) {
+int64_t heads(const JointTrainerOptions& o, int64_t draft_vocab, int64_t input, const Sizes& s) {
   constexpr int64_t kRows = 384;
+  const TrainerOptions& t = o.training;
+  const bool learns = t.version == 1 || o.all_weights;  // the projection
   const int64_t vocab = padded(draft_vocab), projections = t.version == 1 ? t.num_heads : 1;
   const int64_t blocks = t.num_heads * (input + (t.num_layers - 1) * s.hidden) * s.hidden;
   const int64_t trained = blocks + (t.version == 1 ? projections * draft_vocab * s.hidden : 0);
   const int64_t packed = 2 * s.c * (blocks + projections * vocab * s.hidden);
   const int64_t chunk = kRows * (vocab * (4 + s.c) + 2 * input * (s.c + 2) +
                                  t.num_layers * s.hidden * (4 + s.c) + 8 * s.hidden);
-  const int64_t turned = t.version == 1 ? std::max(vocab, s.hidden) : s.hidden;
-  return 16 * trained + packed + chunk + kRows * turned * s.c + vocab * s.hidden * s.c;
+  const int64_t turned = learns ? std::max(vocab, s.hidden) : s.hidden;
+  const int64_t some = t.version == 2 && o.all_weights ? 4 * draft_vocab * s.hidden : 0;
+  return 16 * trained + some + packed + chunk + kRows * turned * s.c + vocab * s.hidden * s.c;
 }
 
 // As Backbone holds them.
@@ -59,8 +67,7 @@ size_t JointTrainer::memory_estimate(const ModelConfig& config, const JointTrain
   const Sizes s = sizes_of(config, options);
   const int64_t losses = s.chunk * (s.vocab * (8 + s.c) + s.hidden * (12 + 3 * s.c));
   const int64_t input = grounded ? 2 * s.hidden : s.hidden;
-  return static_cast<size_t>(adapters(config, options, s) +
-                             heads(options.training, draft_vocab, input, s) +
+  return static_cast<size_t>(backbone(config, options, s) + heads(options, draft_vocab, input, s) +
                              activations(config.num_hidden_layers, s) + losses);
 }
 

@@ -43,8 +43,11 @@ void check_options(const JointTrainerOptions& o) {
   check(o.lora_alpha > 0, "lora_alpha must be positive, found ", o.lora_alpha);
   check(o.lora_dropout >= 0 && o.lora_dropout < 1, "lora_dropout must be in [0, 1), found ",
         o.lora_dropout);
-  check(!o.target_modules.empty() || all_heads_only(o),
+  check(!o.target_modules.empty() || o.all_weights || all_heads_only(o),
         "target_modules must name a module where a stage trains the backbone");
+  check(o.target_modules.empty() || !o.all_weights,
+        "target_modules must be empty where all_weights are trained, found ",
+        o.target_modules.size());
   check(o.max_rows >= 32 && o.max_rows <= 1 << 20, "max_rows must be 32 to ", 1 << 20, ", found ",
         o.max_rows);
 }

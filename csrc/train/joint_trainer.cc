@@ -37,8 +37,8 @@ struct JointTrainer::Impl {
   bool heads_only(int64_t step) const {
     return options.stages[locate(options, step).stage].heads_only;
   }
-  /// Adapters are zero until a stage trains them.
-  bool adapted(int64_t step) const {
+  /// The backbone is as it was loaded until a stage trains it.
+  bool trained(int64_t step) const {
     const auto end = options.stages.begin() + static_cast<int64_t>(locate(options, step).stage);
     return std::any_of(options.stages.begin(), end + 1,
                        [](const TrainStage& s) { return !s.heads_only; });
@@ -139,10 +139,10 @@ void JointTrainer::Impl::accumulate(const PaddedBatch& batch, size_t index, int6
   const bool learns = joint && scales.backbone > 0;
   const Tensor base = states(teacher, batch.rows()), own = states(student, batch.rows());
   if (learns && options.backbone_loss == BackboneLoss::divergence) {
-    backbone.forward(base, batch.tokens(), documents, {.adapter = false});
+    backbone.forward(base, batch.tokens(), documents, {.trained = false});
   }
-  PassOptions pass{.adapter = adapted(step), .keep = joint};
-  pass.noise = {.probability = joint ? options.lora_dropout : 0,
+  PassOptions pass{.trained = trained(step), .keep = joint};
+  pass.noise = {.probability = joint && !options.all_weights ? options.lora_dropout : 0,
                 .seed = options.training.seed,
                 .step = static_cast<uint32_t>(step),
                 .first_row = static_cast<uint32_t>(static_cast<int64_t>(index) * options.max_rows)};
@@ -152,7 +152,7 @@ void JointTrainer::Impl::accumulate(const PaddedBatch& batch, size_t index, int6
   Tensor grad{gradient.data(), DType::f32, batch.rows(), hidden};
   std::memset(grad.data, 0, grad.bytes());
   losses.backward(joint ? grad : Tensor{}, own, base, batch, scales, noise, sums);
-  if (joint) backbone.backward(grad, documents, pass);
+  if (joint) backbone.backward(grad, batch.tokens(), documents, pass);
 }
 
 void JointTrainer::Impl::begin_stage() {
@@ -199,6 +199,7 @@ JointReport JointTrainer::backward(std::span<const TokenBatch> batches) {
     report.head_loss[k] = sums.heads[k] / count;
     report.head_accuracy[k] = sums.correct[k] / count;
   }
+  if (impl_->heads_only(report.step)) impl_->backbone.parameters().zero_gradients(*impl_->backend);
   report.grad_norm = std::hypot(impl_->backbone.parameters().grad_norm(*impl_->backend),
                                 impl_->losses.heads().parameters().grad_norm(*impl_->backend));
   return report;
@@ -241,15 +242,15 @@ void JointTrainer::evaluate(const TokenBatch& batch, const JointScores& scores) 
   std::fill(scores.head_rank.begin(), scores.head_rank.end(), -1);
   const Tensor own = impl_->states(impl_->student, padded.rows());
   const Tensor base = impl_->states(impl_->teacher, padded.rows());
-  impl_->backbone.forward(base, padded.tokens(), padded.documents(), {.adapter = false});
+  impl_->backbone.forward(base, padded.tokens(), padded.documents(), {.trained = false});
   impl_->backbone.forward(own, padded.tokens(), padded.documents(), {});
   impl_->losses.evaluate(own, base, padded, scores);
 }
 
-std::vector<float> JointTrainer::hidden_states(const TokenBatch& batch, bool adapter) {
+std::vector<float> JointTrainer::hidden_states(const TokenBatch& batch, bool trained) {
   const PaddedBatch padded(batch, impl_->limits());
   const Tensor own = impl_->states(impl_->student, padded.rows());
-  impl_->backbone.forward(own, padded.tokens(), padded.documents(), {.adapter = adapter});
+  impl_->backbone.forward(own, padded.tokens(), padded.documents(), {.trained = trained});
   std::vector<float> out(batch.tokens.size() * static_cast<size_t>(impl_->hidden));
   for (size_t i = 0; i < out.size(); ++i) {
     out[i] = own.dtype == DType::f32 ? own.row<float>(0)[i] : to_float(own.row<bf16>(0)[i]);

@@ -16,8 +16,8 @@ namespace medusa {
 /// How the heads' share of the loss grows with the steps t = 1 ... of a stage.
 enum class HeadsSchedule : uint8_t { constant, linear, sine };
 
-/// What the backbone learns from. divergence: KL(teacher || student), the teacher being the same
-/// model with its adapter off (self-distillation); cross_entropy: the data's next tokens.
+/// What the backbone learns from. divergence: KL(teacher || student), the teacher being the model
+/// as it was loaded (self-distillation); cross_entropy: the data's next tokens.
 enum class BackboneLoss : uint8_t { divergence, cross_entropy };
 
 /// After the warm-up, over what is left of a stage.
@@ -27,7 +27,7 @@ enum class RateSchedule : uint8_t { cosine, linear, constant };
 struct TrainStage {
   int64_t steps = 1;
   bool heads_only = false;
-  float learning_rate = 1e-3f;  // the adapter's at its peak
+  float learning_rate = 1e-3f;  // the backbone's at its peak
   int64_t warmup_steps = 0;     // linear
   RateSchedule schedule = RateSchedule::cosine;
 };
@@ -38,12 +38,15 @@ struct JointTrainerOptions {
   /// Of heads and AdamW; rates, warm-up and steps are those of the stages.
   TrainerOptions training;
   std::vector<TrainStage> stages = {{}};
-  float heads_learning_rate_multiple = 4;  // of the adapter's rate
+  float heads_learning_rate_multiple = 4;  // of the backbone's rate
   float heads_coefficient = 0.2f;
   HeadsSchedule heads_schedule = HeadsSchedule::constant;
   float heads_schedule_ratio = 1;  // share of a stage's steps over which it grows
   BackboneLoss backbone_loss = BackboneLoss::divergence;
 
+  /// Every tensor of the backbone is trained, instead of adapters: f32 masters, of which products
+  /// read copies in the compute type. lora_* count for nothing then.
+  bool all_weights = false;
   int lora_rank = 32;
   float lora_alpha = 16;
   float lora_dropout = 0.05f;  // of adapters' inputs, in steps of 1/65536
@@ -70,7 +73,7 @@ struct JointReport {
   double backbone_loss = 0;  // mean over rows with an lm target; 0 while only heads are trained
   double heads_weight = 0;   // heads_coefficient · schedule(step)
   double grad_norm = 0;      // before clipping
-  float learning_rate = 0;   // the adapter's
+  float learning_rate = 0;   // the backbone's
   std::vector<double> head_loss;      // [head] mean cross-entropy
   std::vector<double> head_accuracy;  // [head] share of targets ranked first
 };
@@ -78,16 +81,17 @@ struct JointReport {
 /// What evaluate() fills, per row; spans of the batch's sizes.
 struct JointScores {
   std::span<float> log_prob;       // of the lm target; 0 where there is none
-  std::span<float> base_log_prob;  // the same with the adapter off
-  std::span<float> divergence;     // KL(base || adapted)
+  std::span<float> base_log_prob;  // the same of the model as it was loaded
+  std::span<float> divergence;     // KL(loaded || trained)
   std::span<float> head_log_prob;  // (rows, heads)
   std::span<int32_t> head_rank;    // (rows, heads); -1 where there is no target
 };
 
-/// Trains LoRA adapters on a frozen backbone of the Llama family together with Medusa heads.
-/// Weights stay in the format they are stored in and are widened as products need them; the
-/// backbone's activations are computed anew, a layer at a time, on the way back. The same calls
-/// give the same bits for any number of threads.
+/// Trains LoRA adapters on a frozen backbone of the Llama family, or all of its weights, together
+/// with Medusa heads. Frozen weights, and those of the model as it was loaded, stay in the format
+/// they are stored in and are widened as products need them; the backbone's activations are
+/// computed anew, a layer at a time, on the way back. The same calls give the same bits for any
+/// number of threads.
 class JointTrainer {
  public:
   /// `tensors` are viewed and must outlive the trainer. `token_map`: tokens that heads may name;
@@ -106,9 +110,10 @@ class JointTrainer {
   JointReport step(std::span<const TokenBatch> batches);
   void evaluate(const TokenBatch& batch, const JointScores& scores);
   /// f32 (rows, hidden): states after the final norm.
-  std::vector<float> hidden_states(const TokenBatch& batch, bool adapter);
+  std::vector<float> hidden_states(const TokenBatch& batch, bool trained);
 
-  /// Adapters, whose rank is padded with zeros to a multiple of 32, then heads.
+  /// Adapters, whose rank is padded with zeros to a multiple of 32, or the backbone's tensors under
+  /// Hugging Face's names, a tied lm_head once; then heads.
   std::span<const Parameter> parameters() const;
   /// To be called after weights were written through parameters().
   void refresh();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from dataclasses import dataclass
@@ -81,7 +82,10 @@ class JointTwin:
     folder
         A Hugging Face model.
     weights
-        Adapters under PEFT's names and heads under theirs.
+        Adapters under PEFT's names, or the backbone's tensors under Hugging Face's, and heads under
+        theirs.
+    all_weights
+        The backbone's own weights are trained; no adapters.
     """
 
     def __init__(
@@ -104,7 +108,9 @@ class JointTwin:
         max_grad_norm: float = 1.0,
         warmup_steps: int = 0,
         total_steps: int = 1,
+        weight_decay: float = 0.0,
         target_modules: list[str] | None = None,
+        all_weights: bool = False,
         dtype: torch.dtype = torch.float64,
         tensors: dict[str, npt.NDArray[np.float32]] | None = None,
     ) -> None:
@@ -115,19 +121,23 @@ class JointTwin:
         if tensors is not None:
             state = {name: torch.tensor(array) for name, array in tensors.items()}
             base.load_state_dict(state, strict=False)
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=target_modules or MODULES
-        )
-        with warnings.catch_warnings():  # PEFT asks Transformers by an old name
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", "Model has `tie_word", UserWarning)
-            self.model = get_peft_model(base, config).to(dtype)
+        self.lm, self.adapted = base, None
+        self.original = copy.deepcopy(base)
+        if not all_weights:
+            config = LoraConfig(
+                r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=target_modules or MODULES
+            )
+            with warnings.catch_warnings():  # PEFT asks Transformers by an old name
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.filterwarnings("ignore", "Model has `tie_word", UserWarning)
+                self.adapted = get_peft_model(base, config).to(dtype)
+            self.lm = self.adapted.base_model.model
         named = {
             name.replace(".default.", "."): p
-            for name, p in self.model.named_parameters()
+            for name, p in (self.adapted or self.lm).named_parameters()
             if p.requires_grad
         }
-        adapters = {name for name in weights if ".lora_" in name}
+        adapters = {name for name in weights if not name[0].isdigit()}
         assert set(named) == adapters
         for name, parameter in named.items():
             parameter.data = torch.tensor(weights[name], dtype=dtype)
@@ -146,26 +156,27 @@ class JointTwin:
         self.max_grad_norm = max_grad_norm
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.steps = 0
-        self.optimizer = torch.optim.AdamW(
-            [{"params": list(self.adapters.values())}, {"params": list(self.heads.values())}],
-            lr=learning_rate,
-            weight_decay=0.0,
-        )
+        groups = [
+            {"params": [p for p in group.values() if (p.ndim == 2) == decays],
+             "weight_decay": weight_decay if decays else 0.0}
+            for decays in (True, False)
+            for group in (self.adapters, self.heads)
+        ]  # fmt: skip
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate)
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
         return {**self.adapters, **self.heads}
 
     def hidden(self, tokens: torch.Tensor) -> torch.Tensor:
-        inner = self.model.base_model.model.model
-        return inner(input_ids=tokens[None]).last_hidden_state[0]
+        return self.lm.model(input_ids=tokens[None]).last_hidden_state[0]
 
     def teacher_logits(self, tokens: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), self.model.disable_adapter():
-            return self.model.base_model.model.lm_head(self.hidden(tokens))
+        with torch.no_grad():
+            return self.original(input_ids=tokens[None]).logits[0]
 
     def head_logits(self, head: int, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        lm = self.model.base_model.model
+        lm = self.lm
         x = hidden
         if self.grounded:
             roots = torch.cat([tokens[1:], tokens.new_zeros(1)])
@@ -190,7 +201,7 @@ class JointTwin:
         for batch in batches:
             for tokens, lm_targets, head_targets in batch.documents():
                 hidden = self.hidden(tokens)
-                logits = self.model.base_model.model.lm_head(hidden)
+                logits = self.lm.lm_head(hidden)
                 active = lm_targets >= 0
                 if self.backbone_loss == "divergence":
                     base = functional.log_softmax(self.teacher_logits(tokens)[active], dim=-1)
@@ -231,7 +242,9 @@ class JointTwin:
         if self.max_grad_norm > 0:
             torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm)
         rate = self.rate(self.steps)
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.param_groups[1]["lr"] = rate * self.multiple
+        for group, multiple in zip(
+            self.optimizer.param_groups, [1.0, self.multiple] * 2, strict=True
+        ):
+            group["lr"] = rate * multiple
         self.optimizer.step()
         return float(loss.detach())

@@ -245,7 +245,7 @@ config = _core.ModelConfig(**checkpoint.config)
 tensors = {name: as_core(tensor) for name, tensor in checkpoint.tensors.items()}
 for array, _, _ in tensors.values():
     array.sum()  # mapped pages are the file's
-options = dict(version=int(sys.argv[2]), num_heads=4, lora_rank=32, max_rows=1024, num_threads=1)
+options = dict(num_heads=4, lora_rank=32, max_rows=1024, num_threads=1) | eval(sys.argv[2])
 rows = np.arange(1024, dtype=np.int32) % 300
 heads = np.stack([rows] * 4, axis=1)
 before = resident()
@@ -255,10 +255,15 @@ print(resident() - before, _core.joint_memory_estimate(config, 320, False, **opt
 """
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_the_memory_estimate_is_what_is_used(tmp_path: Path, version: int) -> None:
+ALL_WEIGHTS: dict[str, Any] = {"all_weights": True, "target_modules": []}
+
+
+@pytest.mark.parametrize(
+    "options", [{"version": 1}, {"version": 2}, ALL_WEIGHTS | {"compute_type": "bfloat16"}]
+)
+def test_the_memory_estimate_is_what_is_used(tmp_path: Path, options: dict[str, Any]) -> None:
     folder = save_model(tmp_path, hidden_size=512, intermediate_size=1024, num_hidden_layers=4)
-    command = [sys.executable, "-c", MEASURE, str(folder), str(version)]
+    command = [sys.executable, "-c", MEASURE, str(folder), repr(options)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     used, estimated = map(int, done.stdout.split())
     assert estimated == pytest.approx(used, rel=0.15)
