@@ -56,7 +56,7 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Throw unfinished work away.")] = False,
     json: opt.Json = False,
 ) -> None:
-    """Train Medusa heads on a frozen model, or by a recipe, perhaps with an adapter for the model.
+    """Train Medusa heads on a frozen model, or by a recipe, perhaps with the model or an adapter for it.
 
     An interrupted run, called again, goes on from its last checkpoint and ends with the same bits.
 
@@ -128,6 +128,7 @@ def _train_recipe(json: bool, *arguments: Any, **options: Any) -> None:
     facts: dict[str, object] = {
         "path": str(report.path),
         "adapter": None if report.adapter is None else str(report.adapter),
+        "model": None if report.model is None else str(report.model),
         "num_answers": report.num_answers,
         "num_tokens": report.num_tokens,
         "num_steps": report.num_steps,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from medusa_native.errors import InvalidArgument
 from medusa_native.loading.tensors import HostTensor, block_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from medusa_native.loading.heads import HeadsCheckpoint
 
@@ -81,6 +83,18 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside `path`, to be renamed; what is left of it goes at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        new.chmod(0o755)
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def medusa_tensors(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
     """Name the tensors as FasterDecoding's readers and ours expect them."""
     tensors: dict[str, HostTensor] = {}
@@ -96,10 +110,19 @@ def medusa_tensors(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
     return tensors
 
 
-def write_tensors(file: BinaryIO, tensors: dict[str, HostTensor]) -> None:
+class Writable(Protocol):
+    """What takes bytes: a file, or one that is hashed on the way."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Append."""
+
+
+def write_tensors(
+    file: Writable, tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write the safetensors format: header length, JSON header padded to 8 bytes, tensors."""
     names = sorted(tensors, key=lambda name: -block_size(tensors[name].dtype)[1])
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for name in names:
         tensor = tensors[name]

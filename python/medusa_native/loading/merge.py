@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from medusa_native.loading.adapter_merge import merged_weight, touched, untied
 from medusa_native.loading.casting import PLAIN_DTYPES, cast
 from medusa_native.loading.checkpoint import load_checkpoint
 from medusa_native.loading.gguf_writer import GGUF_DTYPES, write_gguf
+from medusa_native.loading.heads_writer import folder_beside
 from medusa_native.loading.hf_writer import write_hf
 
 if TYPE_CHECKING:
@@ -84,13 +83,8 @@ def merge_adapter(
         return new / "model.gguf"
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        try:
-            new.chmod(0o755)
+        with folder_beside(path) as new:
             write(new).rename(path)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
         raise InvalidArgument(f"{path}: cannot be written: {error}") from error
     return path

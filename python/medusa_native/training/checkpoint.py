@@ -6,15 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from medusa_native.errors import InvalidArgument, ModelFormatError
 from medusa_native.json_text import parse_json
-from medusa_native.loading.heads_writer import replace_file
+from medusa_native.loading.heads_writer import replace_file, write_tensors
+from medusa_native.loading.tensors import HostTensor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from medusa_native import _core
 
     AnyTrainer = _core.Trainer | _core.JointTrainer
+    Array = npt.NDArray[np.float32]
 
 _DIGEST_BYTES = 32
 _GROUPS = ("weights", "mean", "square")
@@ -53,14 +53,31 @@ def save_checkpoint(path: Path, key: str, trainer: AnyTrainer, progress: Progres
     whole checkpoint.
     """
     tensors = {
-        f"{group}.{name}": np.ascontiguousarray(array)
+        f"{group}.{name}": HostTensor.from_array(array)
         for group in _GROUPS
         for name, array in getattr(trainer, group)().items()
     }
     state = json.dumps({"key": key, **vars(progress)})
-    body = save(tensors, metadata={"state": state})
-    digest = hashlib.sha256(body).digest()
-    replace_file(path, lambda file: (file.write(digest), file.write(body)))
+
+    def write(file: BinaryIO) -> None:
+        hashed = _Hashed(file)
+        file.write(bytes(_DIGEST_BYTES))
+        write_tensors(hashed, tensors, {"state": state})
+        file.seek(0)
+        file.write(hashed.digest.digest())
+
+    replace_file(path, write)
+
+
+class _Hashed:
+    """A file whose content is hashed while it is written, so that it need not be in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        self.digest.update(data)
+        self._file.write(data)
 
 
 def load_checkpoint(path: Path, key: str, trainer: AnyTrainer) -> Progress | None:
@@ -75,15 +92,15 @@ def load_checkpoint(path: Path, key: str, trainer: AnyTrainer) -> Progress | Non
     """
     if not path.exists():
         return None
-    data = path.read_bytes()
+    data = np.memmap(path, dtype=np.uint8, mode="r").data if path.stat().st_size else b""
     digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise ModelFormatError(
             f"{path}: the checkpoint is damaged (its checksum differs); remove it to start anew"
         )
     try:
-        tensors, state = load(body), _state(body)
-    except (SafetensorError, ValueError, KeyError) as error:
+        tensors, state = _content(body)
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelFormatError(f"{path}: not a checkpoint: {error}") from error
     if state.pop("key") != key:
         raise InvalidArgument(
@@ -95,14 +112,20 @@ def load_checkpoint(path: Path, key: str, trainer: AnyTrainer) -> Progress | Non
     return progress
 
 
-def _state(body: bytes) -> dict[str, Any]:
-    length = int.from_bytes(body[:8], "little")
-    header = parse_json(body[8 : 8 + length])
-    state: dict[str, Any] = parse_json(header["__metadata__"]["state"])
-    return state
+def _content(body: bytes | memoryview) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return views of the tensors and what is said about them."""
+    start = 8 + int.from_bytes(body[:8], "little")
+    header = parse_json(bytes(body[8:start]))
+    state: dict[str, Any] = parse_json(header.pop("__metadata__")["state"])
+    tensors = {}
+    for name, info in header.items():
+        begin, end = info["data_offsets"]
+        stored = body[start + begin : start + end]
+        tensors[name] = np.frombuffer(stored, dtype=np.float32).reshape(info["shape"])
+    return tensors, state
 
 
-def _restore(path: Path, tensors: dict[str, npt.NDArray[np.float32]], trainer: AnyTrainer) -> None:
+def _restore(path: Path, tensors: dict[str, Array], trainer: AnyTrainer) -> None:
     """Copy every tensor into the trainer, once all are known to fit."""
     targets = {
         f"{group}.{name}": array

@@ -1,4 +1,4 @@
-"""Training by a recipe: heads alone, or heads and a backbone's adapter together (Medusa-2)."""
+"""Training by a recipe: heads alone, or with the backbone's adapter or all its weights (Medusa-2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from medusa_native.errors import InvalidArgument
 from medusa_native.heads import FINGERPRINT, fingerprint, open_heads
 from medusa_native.loading import load_checkpoint as load_backbone
 from medusa_native.loading import save_heads
-from medusa_native.training.joint_export import heads_of, save_adapter
+from medusa_native.training.joint_export import (
+    heads_of,
+    require_describable,
+    save_adapter,
+    save_model,
+)
 from medusa_native.training.joint_run import JointRun
 from medusa_native.training.recipe import load_recipe
 from medusa_native.training.records import writing
@@ -61,7 +66,9 @@ class JointTrainReport:
     path
         The heads' file.
     adapter
-        The adapter's folder, or None where the recipe trains heads alone.
+        The adapter's folder, or None where the recipe trains none.
+    model
+        The trained model's folder, or None where the recipe does not train all weights.
     num_answers, num_tokens
         Learned from, validation left out; prompts count.
     num_steps, seconds
@@ -74,6 +81,7 @@ class JointTrainReport:
 
     path: Path
     adapter: Path | None
+    model: Path | None
     num_answers: int
     num_tokens: int
     num_steps: int
@@ -113,8 +121,9 @@ def train_recipe(
         JSON Lines with ``id``, ``prompt_token_ids`` and ``token_ids``.
     output
         Folder for the heads (``medusa_lm_head.safetensors``, ``config.json`` with the best tree),
-        ``adapter/`` in PEFT's format, ``train_log.jsonl`` and ``losses.svg``. Unfinished work lies
-        in ``.training`` within.
+        ``adapter/`` in PEFT's format or, of all weights, ``model/`` in Hugging Face's and in
+        `dtype`, ``train_log.jsonl`` and ``losses.svg``. Unfinished work lies in ``.training``
+        within.
     recipe
         A TOML file, or one of the package by name; see `Recipe`.
     dtype
@@ -145,10 +154,10 @@ def train_recipe(
     Raises
     ------
     InvalidArgument
-        A parameter or a value of the recipe is out of range, the recipe trains what is not
-        supported, a file cannot be read or written, or `output` holds unfinished work of others.
+        A parameter or a value of the recipe is out of range, a file cannot be read or written, or
+        `output` holds unfinished work of others.
     ModelFormatError
-        A checkpoint is damaged.
+        A checkpoint is damaged, or a Hugging Face folder cannot describe the model to be written.
     OutOfMemory
         The machine cannot hold it; nothing was started.
     MedusaError
@@ -162,6 +171,8 @@ def train_recipe(
     folder = Path(output)
     work = prepare_folder(folder, restart)
     backbone = load_backbone(model)
+    if chosen.all_weights:
+        require_describable(backbone)
     start = None if initial_heads is None else open_heads(initial_heads, backbone)
     run = JointRun(chosen, settings, backbone, Path(data), num_threads or 0, progress, start)
     with writing(folder):
@@ -170,13 +181,17 @@ def train_recipe(
         losses = draw_losses(run.log.entries)
         (folder / "losses.svg").write_text(losses, encoding="utf-8")
     name = base_model or backbone.path.name
-    adapter = None
+    adapter = trained = None
     if chosen.lora is not None:
         adapter = folder / "adapter"
         save_adapter(adapter, run.trainer, chosen.lora, backbone, name)
+    if chosen.all_weights:
+        with writing(folder):
+            trained = save_model(folder / "model", run.trainer, backbone, dtype)
+        name = base_model or str(trained)
     config = {
         "base_model_name_or_path": name,
-        FINGERPRINT: fingerprint(backbone),
+        FINGERPRINT: fingerprint(load_backbone(trained or model)),
         "medusa_choices": found.heads.paths,
         "validation": found.summary(),
     }
@@ -185,6 +200,6 @@ def train_recipe(
     shutil.rmtree(work)
     state = run.state
     return JointTrainReport(
-        path, adapter, run.num_answers, run.num_tokens, state.step, state.seconds, found,
+        path, adapter, trained, run.num_answers, run.num_tokens, state.step, state.seconds, found,
         state.history,
     )  # fmt: skip

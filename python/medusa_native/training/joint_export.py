@@ -1,7 +1,8 @@
-"""From the joint trainer into an adapter's and heads' files."""
+"""From the joint trainer into files: heads, an adapter, or a whole model."""
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from medusa_native.loading import HeadsCheckpoint, HostTensor
 from medusa_native.loading.adapter_config import AdapterConfig
 from medusa_native.loading.adapter_writer import write_adapter
-from medusa_native.loading.casting import to_bf16
+from medusa_native.loading.casting import cast, to_bf16
 from medusa_native.loading.heads import Layer
+from medusa_native.loading.heads_writer import folder_beside
+from medusa_native.loading.hf_config import hf_config
+from medusa_native.loading.hf_writer import write_hf
 from medusa_native.loading.rotary_rows import stored_rows
 
 if TYPE_CHECKING:
@@ -73,6 +77,27 @@ def save_adapter(
         base_model=base_model,
     )
     return write_adapter(folder, factors, config)
+
+
+def require_describable(backbone: Checkpoint) -> None:
+    """Raise ModelFormatError, before any work, for a model that `save_model` could not describe."""
+    if not backbone.path.is_dir():
+        hf_config(backbone)
+
+
+def save_model(folder: Path, trainer: _core.JointTrainer, backbone: Checkpoint, dtype: str) -> Path:
+    """Write all weights as a Hugging Face folder; it takes the place of an earlier one."""
+    weights = trainer.weights()
+
+    def weight(name: str, stored: str) -> HostTensor:
+        return cast(name, HostTensor.from_array(weights[name]), stored)
+
+    with folder_beside(folder) as new:
+        write_hf(new, backbone, weight, dtype)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    return folder
 
 
 def _hugging_face_rows(

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medusa_native.errors import InvalidArgument, OutOfMemory
+from medusa_native.errors import OutOfMemory
 
 if TYPE_CHECKING:
     from medusa_native.loading import Checkpoint
     from medusa_native.training.joint import JointSettings
     from medusa_native.training.packing import Update
     from medusa_native.training.recipe import Recipe, Stage
-
-
-def require_supported(recipe: Recipe) -> None:
-    """Raise InvalidArgument for what a recipe may say and the native trainer does not do."""
-    for number, stage in enumerate(recipe.stages):
-        if "backbone" in stage.trained:
-            raise InvalidArgument(
-                f"recipe: 'stages[{number}].trained' must be heads, alone or with lora: training "
-                f"all weights is not supported, found {list(stage.trained)}"
-            )
 
 
 def core_options(
@@ -46,6 +37,7 @@ def core_options(
         "max_grad_norm": recipe.max_grad_norm,
         "seed": recipe.seed,
         "stages": [_stage(stage, i, updates) for i, stage in enumerate(recipe.stages)],
+        "all_weights": recipe.all_weights,
         "target_modules": [] if lora is None else list(lora.targets),
         "max_rows": max(32, recipe.sequence_length),
         "compute_type": settings.dtype,
@@ -65,31 +57,43 @@ def _stage(stage: Stage, number: int, updates: Sequence[Update]) -> dict[str, An
     warmup = stage.warmup_steps or int(steps * stage.warmup_ratio)
     return {
         "steps": steps,
-        "heads_only": "lora" not in stage.trained,
+        "heads_only": stage.trained == ("heads",),
         "learning_rate": stage.learning_rate,
         "warmup_steps": min(warmup, steps - 1),
         "schedule": stage.schedule,
     }
 
 
-def require_memory(needed: int, widened: Checkpoint | None, dtype: str) -> None:
-    """Raise OutOfMemory unless the machine can hold the trainer, and weights that are widened."""
-    size = 4 if dtype == "float32" else 2
-    if widened is not None:
-        needed += sum(_elements(tensor.shape) for tensor in widened.tensors.values()) * size
+def require_memory(
+    needed: int, backbone: Checkpoint, settings: JointSettings, all_weights: bool
+) -> None:
+    """Raise OutOfMemory unless the machine can hold it.
+
+    Parameters
+    ----------
+    needed
+        Bytes of the trainer.
+    backbone
+        The original model. Widened, it is held; where all weights are trained, it is read as
+        often as those, for losses and validations compare with it. Else its mapped file may come
+        and go.
+    """
+    size = 4 if settings.dtype == "float32" else 2
+    tensors = backbone.tensors.values()
+    original = 0
+    if settings.weight_format == "widened":
+        original = sum(math.prod(tensor.shape) for tensor in tensors) * size
+    elif all_weights:
+        original = sum(tensor.data.size for tensor in tensors)
     free = available_memory()
-    if needed > free:
+    if needed + original > free:
+        share = f", {original >> 20} MiB of it the original model" if original else ""
+        smaller = "a smaller model or an adapter" if all_weights else "a smaller rank"
         raise OutOfMemory(
-            f"training needs about {needed >> 20} MiB, and {free >> 20} MiB are available: use a "
-            "smaller sequence_length, rank or draft_vocab, or weights as they are stored"
+            f"training needs about {(needed + original) >> 20} MiB{share}, and {free >> 20} MiB are "
+            f"available: use {smaller}, a smaller sequence_length or draft_vocab, or weights as "
+            "they are stored"
         )
-
-
-def _elements(shape: Sequence[int]) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
 
 
 def available_memory() -> int:

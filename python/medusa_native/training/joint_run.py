@@ -12,7 +12,7 @@ from medusa_native.heads import fingerprint
 from medusa_native.loading.casting import cast
 from medusa_native.training import dataset as rows
 from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from medusa_native.training.joint_options import core_options, require_memory, require_supported
+from medusa_native.training.joint_options import core_options, require_memory
 from medusa_native.training.joint_start import (
     begin_with,
     digest_of,
@@ -57,7 +57,6 @@ class JointRun:
         progress: bool | None,
         initial_heads: HeadsCheckpoint | None = None,
     ) -> None:
-        require_supported(recipe)
         self._recipe, self._settings, self._shown = recipe, settings, progress
         self._threads = num_threads
         config = backbone.config
@@ -99,7 +98,7 @@ class JointRun:
         vocab = self._vocab if self.token_map is None else len(self.token_map)
         needed = _core.joint_memory_estimate(config, vocab, grounded, **options)
         widened = self._settings.weight_format == "widened"
-        require_memory(needed, self._backbone if widened else None, self._settings.dtype)
+        require_memory(needed, self._backbone, self._settings, self._recipe.all_weights)
         tensors = {
             name: as_core(self._widened(name) if widened else tensor)
             for name, tensor in self._backbone.tensors.items()

@@ -5,7 +5,6 @@ Those in the package are the published ones, each number with its source, and on
 
 from __future__ import annotations
 
-import sys
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +16,7 @@ from medusa_native.training.recipe_rules import (
     names,
     number,
     one_of,
+    read_toml,
     tables,
     text,
     whole,
@@ -25,16 +25,10 @@ from medusa_native.training.recipe_rules import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FOLDER = Path(__file__).parent / "recipes"
 LORA_TARGETS = (
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head",
 )  # fmt: skip
-_MAX_BYTES = 1 << 20
 T = TypeVar("T")
 
 
@@ -125,6 +119,11 @@ class Recipe:
     max_grad_norm: float = 1.0
     seed: int = 0
 
+    @property
+    def all_weights(self) -> bool:
+        """Whether a stage trains the backbone's own weights."""
+        return any("backbone" in stage.trained for stage in self.stages)
+
 
 _STAGE: dict[str, Rule] = {
     "trained": names("heads", "lora", "backbone"),
@@ -199,7 +198,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
         The message names file and key, what was expected and what was found.
     """
     path = recipe_path(recipe)
-    values = _parse(path)
+    values = read_toml(path)
     found = _build(path, "", values, _RECIPE, Recipe, ("stages", "heads", "lora"))
     lora = values.get("lora")
     settings = {
@@ -213,22 +212,6 @@ def load_recipe(recipe: str | Path) -> Recipe:
     result = Recipe(**found | settings)
     _check_whole(path, result)
     return result
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise InvalidArgument(f"{path}: must have at most {_MAX_BYTES} bytes, found more")
-        values: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
-        return values
-    except (OSError, ValueError) as error:
-        if isinstance(error, InvalidArgument):
-            raise
-        raise InvalidArgument(f"{path}: cannot be read as TOML: {error}") from error
-    except RecursionError:
-        raise InvalidArgument(f"{path}: cannot be read as TOML: nested too deeply") from None
 
 
 def _build(
@@ -271,6 +254,8 @@ def _check_whole(path: Path, recipe: Recipe) -> None:
     problem = None
     if recipe.lora is not None and not used:
         problem = "'lora' must be left out where no stage trains it, found a table"
+    elif used and recipe.all_weights:
+        problem = "'stages' must train lora or backbone, found both in different stages"
     elif recipe.batch_tokens < recipe.sequence_length:
         problem = (
             f"'batch_tokens' must be at least 'sequence_length', {recipe.sequence_length}, "

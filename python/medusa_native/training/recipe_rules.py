@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from medusa_native.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,3 +82,20 @@ def tables() -> Rule:
         ),
         "at least one table",
     )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a small file; raise InvalidArgument where it cannot be."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise InvalidArgument(f"{path}: must have at most {_MAX_BYTES} bytes, found more")
+        values: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
+        return values
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise InvalidArgument(f"{path}: cannot be read as TOML: {error}") from error
+    except RecursionError:
+        raise InvalidArgument(f"{path}: cannot be read as TOML: nested too deeply") from None

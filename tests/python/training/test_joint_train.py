@@ -206,14 +206,10 @@ def test_what_cannot_be_trained_is_refused(
     model: Path, data: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = recipe.read_text()
-    everything = tmp_path / "all.toml"
-    everything.write_text(
-        text.replace('"heads", "lora"', '"heads", "backbone"').replace(
-            text[text.index("[lora]") : text.index("[[stages]]")], ""
-        )
-    )
-    with pytest.raises(InvalidArgument, match=r"stages\[1\].*all weights is not supported"):
-        train_recipe(model, data, tmp_path / "a", everything)
+    both = tmp_path / "both.toml"
+    both.write_text(text.replace('["heads"]', '["heads", "backbone"]'))
+    with pytest.raises(InvalidArgument, match=r"'stages' must train lora or backbone, found both"):
+        train_recipe(model, data, tmp_path / "a", both)
     with pytest.raises(InvalidArgument, match="weight_format"):
         train_recipe(model, data, tmp_path / "b", recipe, weight_format="packed")
     monkeypatch.setattr("medusa_native.training.joint_options.available_memory", lambda: 1 << 20)
