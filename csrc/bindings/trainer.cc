@@ -87,7 +87,7 @@ Trainer make_trainer(const py::array& lm_head, const std::optional<py::array>& e
                      float learning_rate, double beta1, double beta2, float epsilon,
                      float weight_decay, float max_grad_norm, int64_t warmup_steps,
                      int64_t total_steps, const std::string& compute_type, int num_threads,
-                     uint64_t seed) {
+                     uint64_t seed, const std::string& device) {
   check(compute_type == "bfloat16" || compute_type == "float32",
         "compute_type must be \"bfloat16\" or \"float32\", found \"", compute_type, "\"");
   return Trainer(
@@ -104,6 +104,7 @@ Trainer make_trainer(const py::array& lm_head, const std::optional<py::array>& e
        .warmup_steps = warmup_steps,
        .total_steps = total_steps,
        .compute_type = compute_type == "float32" ? ComputeType::float32 : ComputeType::bfloat16,
+       .device = device,
        .num_threads = num_threads,
        .seed = seed},
       matrix(lm_head, "lm_head"),
@@ -131,7 +132,7 @@ void register_trainer(py::module_& m) {
            py::arg("weight_decay") = d.weight_decay, py::arg("max_grad_norm") = d.max_grad_norm,
            py::arg("warmup_steps") = d.warmup_steps, py::arg("total_steps") = d.total_steps,
            py::arg("compute_type") = "bfloat16", py::arg("num_threads") = d.num_threads,
-           py::arg("seed") = d.seed)
+           py::arg("seed") = d.seed, py::arg("device") = d.device)
       .def("backward", &run<&Trainer::backward>, py::arg("hidden"), py::arg("rows"),
            py::arg("targets"), py::arg("roots") = py::none())
       .def("step", &run<&Trainer::step>, py::arg("hidden"), py::arg("rows"), py::arg("targets"),

@@ -72,7 +72,7 @@ class Trainer {
   /// where V1 heads start and V2 heads stay. Copied. `embedding` (vocab, hidden_size) f32 or bf16,
   /// the backbone's: heads are grounded, their first ResBlock sees the root's row of it beside the
   /// state. Viewed, so it must outlive the trainer. Throws InvalidArgument for options out of
-  /// range.
+  /// range, DeviceError for a device that this build or machine does not have.
   Trainer(const TrainerOptions& options, const HostTensor& lm_head,
           const std::optional<HostTensor>& embedding = std::nullopt);
   ~Trainer();

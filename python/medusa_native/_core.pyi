@@ -352,6 +352,7 @@ class Trainer:
         compute_type: str = "bfloat16",
         num_threads: int = 0,
         seed: int = 0,
+        device: str = "auto",
     ) -> None: ...
     def backward(
         self,

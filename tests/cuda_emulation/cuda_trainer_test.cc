@@ -18,7 +18,9 @@ class CudaTrainerTest : public testing::TestWithParam<DeviceCase> {
     device::choose_schedule(0);
   }
   /// Two chunks of rows, where that does not take too long.
-  int64_t many_rows() const { return GetParam().schedule == 0 ? 390 : 40; }
+  int64_t many_rows() const {
+    return GetParam().schedule == 0 && GetParam().compute == ComputeType::bfloat16 ? 390 : 40;
+  }
 };
 INSTANTIATE_TEST_SUITE_P(every_case, CudaTrainerTest,
                          testing::ValuesIn(cases_of({ComputeType::bfloat16, ComputeType::float32})),
@@ -28,7 +30,7 @@ constexpr int64_t kHidden = 32, kVocab = 50;
 
 // States, targets and a projection, all random; of grounded heads roots and their embeddings.
 struct Problem {
-  explicit Problem(int64_t rows = 21)
+  explicit Problem(int64_t rows = 23)
       : hidden(random_matrix(DType::f32, rows, kHidden, 1)),
         lm_head(random_matrix(DType::f32, kVocab, kHidden, 2)),
         embedding(random_matrix(DType::bf16, kVocab, kHidden, 3)) {
@@ -104,7 +106,7 @@ TEST_P(CudaTrainerTest, gradients_are_the_cpus) {
     Trainer device = problem.trainer(options, "cuda"), host = problem.trainer(options, "cpu");
     const StepReport a = device.backward(problem.batch()), b = host.backward(problem.batch());
     EXPECT_NEAR(a.loss, b.loss, 1e-4 * b.loss);
-    for (size_t k = 0; k < 2; ++k) EXPECT_NEAR(a.head_accuracy[k], b.head_accuracy[k], 0.011);
+    for (size_t k = 0; k < 2; ++k) EXPECT_NEAR(a.head_accuracy[k], b.head_accuracy[k], 0.03);
     const double relative = GetParam().compute == ComputeType::float32 ? 1e-5 : 2e-2;
     for (size_t i = 0; i < host.parameters().size(); ++i) {
       const Parameter &found = device.parameters()[i], &expected = host.parameters()[i];

@@ -39,6 +39,7 @@ def train(
     max_model_len: opt.MaxModelLen = None,
     seed: opt.Seed = None,
     dtype: opt.TrainDType = "bfloat16",
+    device: opt.Device = "auto",
     threads: opt.Threads = None,
     cache_dir: Annotated[
         str | None, typer.Option(help="Keeps the model's states for further runs.")
@@ -96,6 +97,7 @@ def train(
         max_model_len=max_model_len,
         seed=seed or 0,
         dtype=dtype,
+        device=device,
         num_threads=threads,
         cache_dir=cache_dir,
         restart=restart,

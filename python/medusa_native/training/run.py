@@ -15,7 +15,7 @@ from medusa_native.training.export import draft_rows, embedding_table
 from medusa_native.training.hidden import hidden_states
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers
-from medusa_native.training.settings import TrainSettings, digest, file_digest
+from medusa_native.training.settings import TrainSettings, device_part, digest, file_digest
 from medusa_native.training.validation import Validation, ValidationSet, validate
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Run:
         backbone: Checkpoint,
         data: Path,
         num_threads: int,
+        device: str,
         progress: bool | None,
     ) -> None:
         self._settings = settings
         self._backbone = backbone
         self._threads = num_threads
+        self._device = device
         self._shown = progress
         config = backbone.config
         self._vocab = int(config["vocab_size"])
@@ -47,8 +49,10 @@ class Run:
         longest = config["max_position_embeddings"]
         longest = min(longest, settings.max_model_len or longest)
         self._dataset = rows.make_dataset(answers, longest)
-        self._key = digest(settings, fingerprint(backbone), file_digest(data))
-        self._hidden_key = digest(fingerprint(backbone), file_digest(data), settings.dtype, longest)
+        inputs = [fingerprint(backbone), file_digest(data)]
+        own = device_part(device)
+        self._key = digest(settings, *inputs, *own)
+        self._hidden_key = digest(*inputs, settings.dtype, longest, *own)
         fraction = settings.validation_fraction
         self._learn, self._keep = self._dataset.split(fraction, settings.seed)
         self.token_map = self._choose_vocabulary()
@@ -62,7 +66,7 @@ class Run:
     def load(self, cache: Path) -> None:
         """Compute the backbone's states, or map those computed earlier, and start the trainer."""
         cache.mkdir(parents=True, exist_ok=True)
-        model = load_model(self._backbone, self._settings.dtype, self._threads)
+        model = load_model(self._backbone, self._settings.dtype, self._threads, self._device)
         self._hidden = hidden_states(
             model, self._dataset, cache, self._hidden_key, progress=self._shown
         )
@@ -78,7 +82,10 @@ class Run:
         embedding = None
         if self._settings.grounded:
             embedding = embedding_table(self._backbone, self._settings.dtype)
-        self.trainer = self._settings.make_trainer(lm_head, embedding, self._total, self._threads)
+        del model  # its memory is the trainer's now
+        self.trainer = self._settings.make_trainer(
+            lm_head, embedding, self._total, self._threads, self._device
+        )
 
     def _validation_set(self, tokens: npt.NDArray[np.int32]) -> ValidationSet:
         kept = self._dataset.rows_of(self._keep)

@@ -73,6 +73,7 @@ class TrainSettings:
         embedding: npt.NDArray[Any] | None,
         total_steps: int,
         num_threads: int,
+        device: str,
     ) -> _core.Trainer:
         """Start the native trainer.
 
@@ -98,7 +99,13 @@ class TrainSettings:
             compute_type=self.dtype,
             num_threads=num_threads,
             seed=self.seed,
+            device=device,
         )
+
+
+def device_part(device: str) -> list[str]:
+    """Return what a device adds to a digest: other devices round otherwise than the CPU."""
+    return ["cuda"] if device.startswith("cuda") else []
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medusa_native.arguments import check_device
 from medusa_native.heads import FINGERPRINT, fingerprint
 from medusa_native.loading import load_checkpoint as load_backbone
 from medusa_native.loading import save_heads
@@ -68,6 +69,7 @@ def train(
     max_model_len: int | None = None,
     seed: int = 0,
     dtype: str = "bfloat16",
+    device: str = "auto",
     num_threads: int | None = None,
     checkpoint_seconds: float = 60.0,
     cache_dir: str | Path | None = None,
@@ -110,6 +112,9 @@ def train(
         Longest prompt and answer together; longer ones are left out. Default: the model's.
     dtype, num_threads
         Compute type of backbone and products; weights and moments are float32.
+    device
+        "cpu", "cuda", "cuda:1": where the backbone's states and the heads are computed; "auto": the
+        CPU. Each device's bits are its own, so unfinished work goes on where it began.
     checkpoint_seconds
         Time between checkpoints.
     cache_dir
@@ -127,6 +132,10 @@ def train(
     InvalidArgument
         A parameter is out of range, a file cannot be read or written, or `output` holds unfinished
         work of other settings.
+    DeviceError
+        This build or machine does not have the device.
+    OutOfMemory
+        The device has too little memory.
     ModelFormatError
         A checkpoint is damaged.
     MedusaError
@@ -138,10 +147,11 @@ def train(
         max_tree_nodes, max_model_len, seed, dtype, grounded,
     )  # fmt: skip
     settings.check()
+    check_device(device)
     folder = Path(output)
     work = prepare_folder(folder, restart)
     backbone = load_backbone(model)
-    run = Run(settings, backbone, Path(data), num_threads or 0, progress)
+    run = Run(settings, backbone, Path(data), num_threads or 0, device, progress)
     with writing(folder):
         run.load(Path(cache_dir) if cache_dir is not None else work)
         found = run.fit(work / "checkpoint", checkpoint_seconds)

@@ -17,7 +17,14 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from tiny_model import permutation_tensors, save_model
 
-from medusa_native import Decoder, InvalidArgument, ModelFormatError, SamplingParams, _core
+from medusa_native import (
+    Decoder,
+    DeviceError,
+    InvalidArgument,
+    ModelFormatError,
+    SamplingParams,
+    _core,
+)
 from medusa_native.training import train
 from medusa_native.training.checkpoint import load_checkpoint
 
@@ -92,6 +99,21 @@ def test_heads_are_read_back_and_never_change_an_answer(
     plain = Decoder(chain_model, dtype=dtype).generate(["a", "bc"], params)
     fast = Decoder(chain_model, tmp_path / "heads", dtype=dtype).generate(["a", "bc"], params)
     assert [o.outputs[0].token_ids for o in plain] == [o.outputs[0].token_ids for o in fast]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_a_device_that_is_not_there(
+    chain_model: Path, data: Path, tmp_path: Path, device: str
+) -> None:
+    if not _core.why_no_cuda():
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match=device):
+        train(chain_model, data, tmp_path / "heads", device=device)
+    assert not (tmp_path / "heads").exists()
+    with pytest.raises(InvalidArgument, match="'tpu'"):
+        train(chain_model, data, tmp_path / "heads", device="tpu")
+    with pytest.raises(DeviceError, match=r"cuda|CUDA"):
+        _core.Trainer(np.ones((32, 32), np.float32), device=device)
 
 
 def test_heads_learn_what_can_be_learned(chain_model: Path, data: Path, tmp_path: Path) -> None:
