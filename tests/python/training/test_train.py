@@ -101,21 +101,6 @@ def test_heads_are_read_back_and_never_change_an_answer(
     assert [o.outputs[0].token_ids for o in plain] == [o.outputs[0].token_ids for o in fast]
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
-def test_a_device_that_is_not_there(
-    chain_model: Path, data: Path, tmp_path: Path, device: str
-) -> None:
-    if not _core.why_no_cuda():
-        pytest.skip("there is a GPU")
-    with pytest.raises(DeviceError, match=device):
-        train(chain_model, data, tmp_path / "heads", device=device)
-    assert not (tmp_path / "heads").exists()
-    with pytest.raises(InvalidArgument, match="'tpu'"):
-        train(chain_model, data, tmp_path / "heads", device="tpu")
-    with pytest.raises(DeviceError, match=r"cuda|CUDA"):
-        _core.Trainer(np.ones((32, 32), np.float32), device=device)
-
-
 def test_heads_learn_what_can_be_learned(chain_model: Path, data: Path, tmp_path: Path) -> None:
     report = train(
         chain_model, data, tmp_path, **SMALL | {"version": 1, "draft_vocab": None, "epochs": 20}

@@ -137,7 +137,7 @@ __device__ __forceinline__ void store(const GemmArgs& g, const float (&sums)[kBl
 
 // Grid: tiles of rows, tiles of columns.
 template <GemmForm kForm, int kTile, int kRows>
-__global__ void __launch_bounds__(Shape<kForm, kTile, kRows>::kThreads, 2) gemm_kernel(GemmArgs g) {
+__global__ void __launch_bounds__(Shape<kForm, kTile, kRows>::kThreads) gemm_kernel(GemmArgs g) {
   using S = Shape<kForm, kTile, kRows>;
   MEDUSA_DYNAMIC_SHARED(bf16, stages);
   const Corner corner{int64_t{blockIdx.x} * kTile, int64_t{blockIdx.y} * kTile};
