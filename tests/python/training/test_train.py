@@ -17,14 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from tiny_model import permutation_tensors, save_model
 
-from medusa_native import (
-    Decoder,
-    DeviceError,
-    InvalidArgument,
-    ModelFormatError,
-    SamplingParams,
-    _core,
-)
+from medusa_native import Decoder, InvalidArgument, ModelFormatError, SamplingParams, _core
 from medusa_native.training import train
 from medusa_native.training.checkpoint import load_checkpoint
 
