@@ -30,6 +30,7 @@ struct Requests {
   int num_seqs = 1;
   bool greedy = true;
   AcceptanceMethod method = AcceptanceMethod::exact;
+  int schedule = 0;  // of the device under test
 };
 
 // They end at different lengths, and one drafts nothing.
@@ -56,7 +57,11 @@ Answers answers(const Requests& asked, const char* graphs) {
 
 class CudaGraphsTest : public ::testing::TestWithParam<Requests> {
  protected:
-  void TearDown() override { device::check_memory(); }
+  void SetUp() override { device::choose_schedule(GetParam().schedule); }
+  void TearDown() override {
+    device::check_memory();
+    device::choose_schedule(0);
+  }
 };
 
 TEST_P(CudaGraphsTest, change_no_token) {
@@ -71,6 +76,17 @@ INSTANTIATE_TEST_SUITE_P(
                       Requests{{1, 60, 63, 120, 30}, 4, false}, Requests{{505}, 1, true},
                       Requests{{60, 20, 30}, 2, true, AcceptanceMethod::typical},
                       Requests{{60, 20, 30}, 2, false, AcceptanceMethod::typical}));
+
+// Several sequences, and sums that decide, under the device's other schedules.
+std::vector<Requests> other_schedules() {
+  std::vector<Requests> all;
+  for (int i = 1; i < static_cast<int>(device::schedules().size()); ++i) {
+    all.push_back({{1, 60, 63}, 3, false, AcceptanceMethod::exact, i});
+    all.push_back({{60, 20}, 2, false, AcceptanceMethod::typical, i});
+  }
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(schedules, CudaGraphsTest, ::testing::ValuesIn(other_schedules()));
 
 TEST(CudaGraphs, are_on_or_off) {
   const GraphSetting setting("yes");
