@@ -18,7 +18,7 @@ DOCUMENT = ROOT / "docs/kernels.md"
 REPORT = re.compile(
     r"Compiling entry function '(\w+)' for '(sm_\w+)'.*?"
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?"
-    r"Used (\d+) registers(?:.*?(\d+) bytes smem)?[^\n]*",
+    r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?",
     re.DOTALL,
 )
 TARGETS = ("sm_80", "sm_90a")
