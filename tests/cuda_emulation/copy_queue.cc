@@ -33,7 +33,14 @@ void CopyQueue::wait(int groups_left) {
     } else {
       std::memcpy(copy.to, copy.from, kBytes);
     }
+    set_hidden(copy.to, true);
+    hidden_.push_back(copy.to);
   }
+}
+
+void CopyQueue::show_to_products() {
+  for (const void* at : hidden_) set_hidden(at, false);
+  hidden_.clear();
 }
 
 void CopyQueue::check_all_landed() const {

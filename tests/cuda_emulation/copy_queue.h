@@ -1,6 +1,7 @@
 #pragma once
 
 #include <deque>
+#include <vector>
 
 #include "emulator.h"
 
@@ -12,6 +13,8 @@ class CopyQueue {
   void add(void* to_shared, const void* from, Where where);
   void commit() { ++open_group_; }
   void wait(int groups_left);
+  /// Makes what has landed visible to asynchronous products, as a fence of the proxies does.
+  void show_to_products();
   void check_all_landed() const;
 
  private:
@@ -22,6 +25,7 @@ class CopyQueue {
     int group;
   };
   std::deque<Copy> copies_;
+  std::vector<void*> hidden_;  // landed since
   int open_group_ = 0;
 };
 

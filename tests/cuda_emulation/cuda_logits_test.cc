@@ -110,7 +110,7 @@ class Case {
   const Weight& weight_;
   Resident x_, logits_;
   std::optional<Matrix> stored_;
-  cuda::Queue queue_{nullptr};
+  cuda::Queue queue_{nullptr, cuda::kernel_set_of(cuda::describe(0))};
   cuda::LogitsProducts products_;
 };
 

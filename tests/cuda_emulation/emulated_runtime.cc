@@ -124,7 +124,7 @@ namespace cuda {
 
 int device_count() { return 1; }
 std::string why_no_device() { return ""; }
-DeviceInfo describe(int) { return {"emulated", 8, 0}; }
+DeviceInfo describe(int) { return {"emulated", 9, 0}; }
 void use_device(int device) {
   check<DeviceError>(device == 0, "the emulated runtime has device 0 alone, found ", device);
 }

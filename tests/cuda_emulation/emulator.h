@@ -41,6 +41,29 @@ void meet_warp(unsigned mask, Collective collective, void* operand, Where where)
 void queue_copy(void* to_shared, const void* from, Where where);
 void commit_copies();
 void wait_for_copies(int groups_left);
+/// What has landed may be read by asynchronous products.
+void show_to_products();
+
+// Barriers that count arrivals and bytes. Bulk copies land when somebody waits for their phase.
+void init_phase(void* barrier, int arrivals, Where where);
+/// Of one thread, which announces the bytes of copies.
+void arrive_at_phase(void* barrier, size_t bytes, Where where);
+void queue_bulk_copy(void* to_shared, const void* from, size_t bytes, void* barrier, Where where);
+void wait_for_phase(const void* barrier, unsigned parity, Where where);
+
+/// A lane's share of a product of four warps; `carry_out` has the records of a warp's lanes.
+struct AsyncProduct {
+  float* sums;
+  const uint32_t* left;  // four registers
+  uint64_t right;        // descriptor of an operand in shared memory
+  Collective carry_out;
+  Where where;
+};
+// Carried out at the wait: what has changed until then has changed too early.
+void fence_product_operands();
+void queue_product(const AsyncProduct& product, Where where);
+void commit_products();
+void wait_for_products(int groups_left, Where where);
 
 /// Indices of the running thread, its block and the launch.
 extern Index thread_index, block_index, block_size, grid_size;

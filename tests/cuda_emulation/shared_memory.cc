@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -20,6 +21,8 @@ constexpr unsigned char kGuardByte = 0xc3, kPoison = 0xff;
 
 unsigned long long launch = 0;
 std::vector<SharedStorage*> in_use;  // by this launch
+uint32_t next_address;               // of the next to be used
+std::unordered_set<const void*> hidden;
 std::optional<SharedStorage> dynamic;
 
 }  // namespace
@@ -40,9 +43,11 @@ SharedStorage::~SharedStorage() {
   __asan_unpoison_memory_region(memory_.get(), bytes_ + 2 * kGuard);
 }
 
-void SharedStorage::use() {
+void SharedStorage::use(unsigned alignment) {
   if (launch_ == launch) return;
   launch_ = launch;
+  address_ = (next_address + 2 * alignment - 1) / (2 * alignment) * (2 * alignment) + alignment;
+  next_address = address_ + static_cast<uint32_t>(bytes_);
   in_use.push_back(this);
   poison();
 }
@@ -78,13 +83,45 @@ void check_shared(const void* at, size_t bytes, const char* what, Where where) {
        where);
 }
 
+uint32_t shared_address(const void* at, Where where) {
+  check_shared(at, 1, "an address", where);
+  const auto* place = static_cast<const char*>(at);
+  for (const SharedStorage* storage : in_use) {
+    const auto* data = static_cast<const char*>(storage->data());
+    if (place < data || place >= data + storage->bytes()) continue;
+    return storage->address() + static_cast<uint32_t>(place - data);
+  }
+  return 0;
+}
+
+const void* at_shared_address(uint32_t address, size_t bytes, const char* what, Where where) {
+  for (const SharedStorage* storage : in_use) {
+    const uint64_t first = storage->address();
+    if (address < first || address + bytes > first + storage->bytes()) continue;
+    return static_cast<const char*>(storage->data()) + (address - first);
+  }
+  fail(std::string(what) + " of " + std::to_string(bytes) + " bytes outside of shared memory",
+       where);
+}
+
+void set_hidden(const void* at, bool is) {
+  if (is) {
+    hidden.insert(at);
+  } else {
+    hidden.erase(at);
+  }
+}
+bool is_hidden(const void* at) { return hidden.contains(at); }
+
 void begin_launch(size_t dynamic_bytes) {
   ++launch;
+  next_address = 0;
   in_use.clear();
   dynamic.emplace("(dynamic)", dynamic_bytes, Where::current());
 }
 
 void begin_block() {
+  hidden.clear();
   for (const SharedStorage* storage : in_use) storage->poison();
 }
 

@@ -25,6 +25,8 @@ tests/gpu/build.sh "$build" gpu_test _core || exit 1
 test=$build/tests/cuda_emulation/gpu_test
 
 step kernels_and_engine "$test" --gtest_brief=1
+step portable_products env MEDUSA_CUDA_KERNELS=portable "$test" --gtest_brief=1 \
+  --gtest_filter='*CudaLinearTest*:*CudaBlocksTest*:*CudaRowLawTest*'
 step python env PYTHONPATH="$build/python" "$PYTHON" -m pytest -o minversion=7 -W default tests/gpu
 
 if sanitizer=$(command -v compute-sanitizer); then

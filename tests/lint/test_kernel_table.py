@@ -22,11 +22,13 @@ REPORT = re.compile(
     re.DOTALL,
 )
 TARGETS = ("sm_80", "sm_90a")
+NONE = ("-", "-", "-")  # not compiled for it
 
 
 def reports(build: Path) -> list[Path]:
     """Return what ptxas said of each kernel file of a build; none without CUDA."""
-    return sorted(build.glob("**/medusa_core.dir/csrc/backend/cuda/kernels/*.cu.o.ptxas"))
+    everywhere = build.glob("**/medusa_*.dir/**/*.cu.o.ptxas")
+    return sorted(path for path in everywhere if "/kernels/" in path.as_posix())
 
 
 def demangled(symbol: str) -> str:
@@ -47,7 +49,7 @@ def table(build: Path) -> list[str]:
             kernel = found.setdefault(demangled(symbol), {})
             kernel[target] = (registers, shared or "0", str(int(stack) + int(stores) + int(loads)))
     return [
-        f"| `{name}` | " + " | ".join(" | ".join(of[target]) for target in TARGETS) + " |"
+        f"| `{name}` | " + " | ".join(" | ".join(of.get(target, NONE)) for target in TARGETS) + " |"
         for name, of in sorted(found.items())
     ]
 
@@ -75,7 +77,7 @@ def cuda_build(build_dir: Path) -> Path:
 def test_no_kernel_spills(cuda_build: Path) -> None:
     rows = table(cuda_build)
     assert rows
-    assert not [row for row in rows if row.split("|")[4].strip() != "0"]
+    assert not [row for row in rows if row.split("|")[4].strip() not in ("0", "-")]
     assert not [row for row in rows if row.split("|")[7].strip() != "0"]
 
 

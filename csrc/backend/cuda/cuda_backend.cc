@@ -36,7 +36,7 @@ class CudaBackend final : public Backend {
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
         packers_(options.num_threads),
-        queue_(options.stream),
+        queue_(options.stream, kernel_set_of(describe(device))),
         reader_(*host_) {}
 
   std::string name() const override { return device_name(device_); }

@@ -72,6 +72,9 @@ struct LogitsRecords {
   bool operator==(const LogitsRecords&) const = default;
 };
 
+/// Which kernels multiply: chosen once for a back end, by its device (kernel_set.h).
+enum class KernelSet : uint8_t { portable, sm90 };
+
 struct LinearArgs {
   const void* x;  // C (rows, k)
   PackedWeight weight;
@@ -79,14 +82,15 @@ struct LinearArgs {
   void* out;          // of Finish::reduce logits f32 (rows, n), or null
   int rows, k, n;
   Finish finish;
-  int splits;             // of k: linear_splits(k, n)
+  KernelSet kernels;      // but for f32 weights, which have portable ones alone
+  int splits;             // of k: linear_splits()
   float* partials;        // linear_partials() floats, where splits > 1
   int* tickets;           // linear_tiles() zeros, and zeros again afterwards
   LogitsRecords records;  // of Finish::reduce
   bool operator==(const LinearArgs&) const = default;
 };
 /// Into how many parts a product's sum is split: a function of the weight's shape.
-int linear_splits(int64_t k, int64_t n);
+int linear_splits(KernelSet kernels, int64_t k, int64_t n);
 int64_t linear_tiles(Format format, int64_t rows, int64_t n);
 int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits);
 void linear(const Stream& stream, Format format, const LinearArgs& args);

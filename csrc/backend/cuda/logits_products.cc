@@ -22,7 +22,8 @@ LinearArgs linear_args(Queue& queue, Tensor x, const Weight& weight, Finish fini
   a.k = static_cast<int>(k);
   a.n = static_cast<int>(n);
   a.finish = finish;
-  a.splits = linear_splits(k, n);
+  a.kernels = queue.kernels;
+  a.splits = linear_splits(a.kernels, k, n);
   if (a.splits == 1) return a;
   const int64_t partials = linear_partials(format, x.rows, n, a.splits);
   a.partials = queue.scratch.reserve<float>(queue.stream, partials);

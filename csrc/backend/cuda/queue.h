@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "backend/cuda/graph_cache.h"
+#include "backend/cuda/kernel_set.h"
 #include "backend/cuda/transfer.h"
 #include "base/function_ref.h"
 
@@ -14,10 +15,12 @@ namespace medusa::cuda {
 class Queue {
  public:
   /// Null: a stream of its own.
-  explicit Queue(void* borrowed)
-      : stream(borrowed == nullptr ? Stream() : Stream(static_cast<CUstream_st*>(borrowed))) {}
+  explicit Queue(void* borrowed, KernelSet set = KernelSet::portable)
+      : stream(borrowed == nullptr ? Stream() : Stream(static_cast<CUstream_st*>(borrowed))),
+        kernels(set) {}
 
   Stream stream;
+  const KernelSet kernels;
   DeviceScratch scratch, results;  // of the verb that runs
   DeviceScratch tickets;           // zeros between kernels
 

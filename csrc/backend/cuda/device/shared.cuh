@@ -9,3 +9,8 @@
 #define MEDUSA_DYNAMIC_SHARED(type, name)                     \
   extern __shared__ __align__(16) unsigned char name##_raw[]; \
   type* const name = reinterpret_cast<type*>(name##_raw)
+
+// The same, aligned as tiles that are swizzled must be (swizzle.cuh).
+#define MEDUSA_SWIZZLED_SHARED(type, name)                      \
+  extern __shared__ __align__(1024) unsigned char name##_raw[]; \
+  type* const name = reinterpret_cast<type*>(name##_raw)

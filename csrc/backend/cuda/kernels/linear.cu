@@ -5,6 +5,7 @@ namespace medusa::cuda {
 
 void linear_blocks(const Stream& stream, Format format, const LinearArgs& args);
 void linear_f32(const Stream& stream, const LinearArgs& args);
+void linear_sm90(const Stream& stream, Format format, const LinearArgs& args);
 
 namespace {
 
@@ -14,12 +15,15 @@ constexpr int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 }  // namespace
 
-int linear_splits(int64_t k, int64_t n) {
-  constexpr int64_t kBlocks = 132;    // one on each multiprocessor of an H100
+// Portable kernels hide waiting by several blocks on a multiprocessor, those for 9.0 by what one
+// block has under way: there a block more than there are multiprocessors makes one of them slower.
+int linear_splits(KernelSet kernels, int64_t k, int64_t n) {
+  constexpr int64_t kBlocks = 132;    // one on each multiprocessor of an H100 or H200
   constexpr int64_t kLeast = 4 * 64;  // columns that make a block worthwhile
   const int64_t tiles = divide_up(n, 128);
-  const int64_t wanted = divide_up(kBlocks, tiles), most = k / kLeast;
-  return static_cast<int>(wanted < most ? wanted : most < 1 ? 1 : most);
+  const int64_t wanted = kernels == KernelSet::sm90 ? kBlocks / tiles : divide_up(kBlocks, tiles);
+  const int64_t splits = wanted < k / kLeast ? wanted : k / kLeast;
+  return static_cast<int>(splits < 1 ? 1 : splits);
 }
 
 int64_t linear_tiles(Format format, int64_t rows, int64_t n) {
@@ -33,6 +37,7 @@ int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits) {
 
 void linear(const Stream& stream, Format format, const LinearArgs& a) {
   if (format == Format::f32) return linear_f32(stream, a);
+  if (a.kernels == KernelSet::sm90) return linear_sm90(stream, format, a);
   if (format == Format::bf16) return launch_rows<PlainWeights<bf16>>(stream, a);
   if (format == Format::f16) return launch_rows<PlainWeights<f16>>(stream, a);
   linear_blocks(stream, format, a);

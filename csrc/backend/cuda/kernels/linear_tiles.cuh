@@ -3,7 +3,7 @@
 #include "backend/cuda/device/async_copy.cuh"
 #include "backend/cuda/device/matrix.cuh"
 #include "backend/cuda/device/shared.cuh"
-#include "backend/cuda/kernels/linear_reduce.cuh"
+#include "backend/cuda/kernels/linear_tile.cuh"
 #include "backend/cuda/kernels/weight_formats.cuh"
 #include "backend/cuda/launch.h"
 
@@ -59,35 +59,6 @@ __device__ __forceinline__ void multiply_chunk(float (&sums)[2][kTiles][4],
   }
 }
 
-template <class T, int kTiles>
-__device__ __forceinline__ void finish(const LinearArgs& a, int first_row, int panel,
-                                       const float (&sums)[2 * kTiles * 4]) {
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = first_row + tile * 8 + lane() % 4 * 2 + i % 2;
-      const int n = panel * 32 + lane() / 4 + i / 2 * 8;
-      const float low = sums[tile * 4 + i], high = sums[(kTiles + tile) * 4 + i];
-      if (a.finish == Finish::silu_mul) {
-        finish_pair<T>(a, row, n, low, high);
-      } else {
-        finish_one<T>(a, row, n, low);
-        finish_one<T>(a, row, n + 16, high);
-      }
-    }
-  }
-}
-
-template <int kTiles>
-__device__ __forceinline__ void lay_out(const SumsTile& tile, const float (&sums)[2 * kTiles * 4]) {
-#pragma unroll
-  for (int i = 0; i < 2 * kTiles * 4; ++i) {
-    const int row = i / 4 % kTiles * 8 + lane() % 4 * 2 + i % 2;
-    tile.put(row, warp() * 32 + lane() / 4 + i % 4 / 2 * 8 + i / (4 * kTiles) * 16, sums[i]);
-  }
-}
-
 // Grid: (tiles of 128 weight rows, splits, tiles of 8 · kTiles rows of x).
 template <class Weights, int kTiles>
 __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
@@ -102,7 +73,10 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
 
   float sums[2][kTiles][4] = {};
   typename Weights::Chunk now, next;
-  if (has_panel) Weights::load(next, a, panel, range.first, range.last);
+  const auto load = [&](int column) {
+    Weights::template load<FromGlobal>(next, Weights::at(a, panel, column), range.last - column);
+  };
+  if (has_panel) load(range.first);
   for (int stage = 0; stage < kStages - 1; ++stage) {
     if (stage < chunks) {
       load_x<T, kTiles>(x + stage * kStage, a, first_row, range.first + stage * kChunk, range.last);
@@ -112,9 +86,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const int column = range.first + chunk * kChunk, ahead = chunk + kStages - 1;
     now = next;
-    if (has_panel && chunk + 1 < chunks) {
-      Weights::load(next, a, panel, column + kChunk, range.last);
-    }
+    if (has_panel && chunk + 1 < chunks) load(column + kChunk);
     copy_async_wait<kStages - 2>();
     sync_block();
     if (ahead < chunks) {
@@ -128,17 +100,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
     }
   }
   copy_async_wait<0>();
-  auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
-  if (!join_splits(flat, a)) return;
-  if (a.finish == Finish::reduce) {
-    MEDUSA_DYNAMIC_SHARED(float, tile);  // x is read no more
-    sync_block();
-    if (has_panel) lay_out<kTiles>({tile}, flat);
-    sync_block();
-    reduce_tile(a, {tile}, first_row, kTiles * 8);
-  } else if (has_panel) {
-    finish<T, kTiles>(a, first_row, panel, flat);
-  }
+  MEDUSA_DYNAMIC_SHARED(float, tile);  // x is read no more
+  finish_tile<T, kTiles>(a, first_row, panel, has_panel, sums, tile);
 }
 
 template <class Weights, int kTiles>

@@ -14,6 +14,27 @@ namespace medusa::cuda {
 inline constexpr int kChunk = 64;  // columns
 inline constexpr int kSteps = kChunk / 16;
 
+// A panel from some column on, wherever it lies.
+struct PanelPieces {
+  const char* codes;
+  const char* scales;
+  const char* minimums;
+};
+
+// Where a chunk is read from.
+struct FromGlobal {
+  __device__ __forceinline__ static uint4 read_16(const char* at) { return load_once_16(at); }
+  __device__ __forceinline__ static uint64_t read_8(const char* at) {
+    return load_once_8(reinterpret_cast<const uint64_t*>(at));
+  }
+};
+struct FromShared {
+  __device__ __forceinline__ static uint4 read_16(const char* at) { return load_16(at); }
+  __device__ __forceinline__ static uint64_t read_8(const char* at) {
+    return *reinterpret_cast<const uint64_t*>(at);
+  }
+};
+
 template <class T>
 struct PlainWeights {
   using Element = T;  // of x
@@ -22,16 +43,22 @@ struct PlainWeights {
     uint4 tile[kSteps][2];  // [16 columns][half of the rows]
   };
 
-  __device__ __forceinline__ static void load(Chunk& chunk, const LinearArgs& a, int panel,
-                                              int column, int last) {
-    const auto* from = static_cast<const uint4*>(a.weight.codes) +
-                       int64_t{panel} * (a.k / 16) * 2 * kWarp + lane();
+  static constexpr int kCodeBytes = 1024;  // of a panel, 16 columns
+  static constexpr int kFactors = 0;       // arrays of 64 bytes a panel and 32 columns
+
+  __device__ __forceinline__ static PanelPieces at(const LinearArgs& a, int panel, int column) {
+    const int64_t steps = int64_t{panel} * (a.k / 16) + column / 16;
+    return {static_cast<const char*>(a.weight.codes) + steps * kCodeBytes, nullptr, nullptr};
+  }
+  // Of 64 columns the first `columns`, 32 or more.
+  template <class Read>
+  __device__ __forceinline__ static void load(Chunk& chunk, const PanelPieces& from, int columns) {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const int at = column + step * 16;
-      if (at >= last) break;
-      chunk.tile[step][0] = load_once_16(from + at / 16 * 2 * kWarp);
-      chunk.tile[step][1] = load_once_16(from + (at / 16 * 2 + 1) * kWarp);
+      if (step * 16 >= columns) break;
+      const char* tile = from.codes + step * kCodeBytes + lane() * 16;
+      chunk.tile[step][0] = Read::read_16(tile);
+      chunk.tile[step][1] = Read::read_16(tile + kCodeBytes / 2);
     }
   }
   __device__ __forceinline__ static void operand(uint32_t (&left)[4], const Chunk& chunk, int step,
@@ -44,12 +71,7 @@ struct PlainWeights {
   }
 };
 
-// f16 factors of a lane's four rows (g, g + 8, g + 16, g + 24) in a block of 32 columns.
-__device__ __forceinline__ uint64_t load_factors(const void* factors, const LinearArgs& a,
-                                                 int panel, int column) {
-  const int64_t block = int64_t{panel} * (a.k / 32) + column / 32;
-  return load_once_8(static_cast<const uint64_t*>(factors) + block * 8 + lane() / 4);
-}
+// Of a lane's four rows (g, g + 8, g + 16, g + 24) in a block of 32 columns, f16.
 __device__ __forceinline__ float factor_of(uint64_t factors, int row) {
   return half_bits_to_float(static_cast<uint16_t>(factors >> (row * 16)));
 }
@@ -67,21 +89,28 @@ struct BlockWeights {
     uint64_t scales[2], minimums[kMinimum ? 2 : 1];  // [32 columns]
   };
 
-  __device__ __forceinline__ static void load(Chunk& chunk, const LinearArgs& a, int panel,
-                                              int column, int last) {
-    const auto* codes = static_cast<const uint4*>(a.weight.codes) +
-                        int64_t{panel} * (a.k / kColumns) * kWarp + lane();
+  static constexpr int kCodeBytes = kBits * 64;
+  static constexpr int kFactors = kMinimum ? 2 : 1;
+
+  __device__ __forceinline__ static PanelPieces at(const LinearArgs& a, int panel, int column) {
+    const int64_t blocks = int64_t{panel} * (a.k / 32) + column / 32;
+    return {static_cast<const char*>(a.weight.codes) + blocks * 2 * kCodeBytes,
+            static_cast<const char*>(a.weight.scales) + blocks * 64,
+            static_cast<const char*>(a.weight.minimums) + blocks * 64};
+  }
+  template <class Read>
+  __device__ __forceinline__ static void load(Chunk& chunk, const PanelPieces& from, int columns) {
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
-      const int at = column + i * kColumns;
-      if (at < last) chunk.codes[i] = load_once_16(codes + at / kColumns * kWarp);
+      if (i * kColumns >= columns) break;
+      chunk.codes[i] = Read::read_16(from.codes + (i * kWarp + lane()) * 16);
     }
 #pragma unroll
     for (int block = 0; block < 2; ++block) {
-      const int at = column + block * 32;
-      if (at >= last) break;
-      chunk.scales[block] = load_factors(a.weight.scales, a, panel, at);
-      if (kMinimum) chunk.minimums[block] = load_factors(a.weight.minimums, a, panel, at);
+      if (block * 32 >= columns) break;
+      const int at = block * 64 + lane() / 4 * 8;
+      chunk.scales[block] = Read::read_8(from.scales + at);
+      if (kMinimum) chunk.minimums[block] = Read::read_8(from.minimums + at);
     }
   }
 

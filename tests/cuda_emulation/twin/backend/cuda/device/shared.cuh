@@ -13,3 +13,9 @@
       ::medusa::emulation::dynamic_shared(std::source_location::current()); \
   const ::medusa::emulation::SharedArray<type> name(name##_storage,         \
                                                     name##_storage.bytes() / sizeof(type))
+
+#define MEDUSA_SWIZZLED_SHARED(type, name)                                  \
+  ::medusa::emulation::SharedStorage& name##_storage =                      \
+      ::medusa::emulation::dynamic_shared(std::source_location::current()); \
+  const ::medusa::emulation::SharedArray<type> name(name##_storage,         \
+                                                    name##_storage.bytes() / sizeof(type), 1024)

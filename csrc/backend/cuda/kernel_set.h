@@ -1,0 +1,13 @@
+#pragma once
+
+#include "backend/cuda/kernels.h"
+#include "backend/cuda/runtime.h"
+
+namespace medusa::cuda {
+
+/// The kernels for a device: those for compute capability 9.0 where it is that, or what
+/// MEDUSA_CUDA_KERNELS says (auto, portable or sm90). Throws InvalidArgument for anything else, and
+/// for sm90 on another device.
+KernelSet kernel_set_of(const DeviceInfo& device);
+
+}  // namespace medusa::cuda
