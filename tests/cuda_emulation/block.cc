@@ -28,8 +28,8 @@ std::string hex(unsigned mask) {
 
 }  // namespace
 
-void Block::run(int threads, const std::function<void()>& body) {
-  start(threads, body);
+void Block::run(int threads, const std::function<void()>& body, bool early) {
+  start(threads, body, early);
   current_ = next();
   Fiber::switch_to(host_, all_[current_]->fiber);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -40,6 +40,7 @@ void Block::run(int threads, const std::function<void()>& body) {
 void Block::check_ended() const {
   phases.check_all_landed();
   for (int t = 0; t < threads_; ++t) {
+    if (!all_[t]->followed) fail("a thread that never waits for earlier kernels", all_[t]->where);
     all_[t]->copies.check_all_landed();
     all_[t]->products.check_all_done(all_[t / kWarpgroup * kWarpgroup]->products);
   }
@@ -91,7 +92,7 @@ void Block::wake_waiting() {
   }
 }
 
-void Block::start(int threads, const std::function<void()>& body) {
+void Block::start(int threads, const std::function<void()>& body, bool early) {
   while (static_cast<int>(all_.size()) < threads) all_.push_back(std::make_unique<Thread>());
   threads_ = threads;
   body_ = &body;
@@ -103,6 +104,7 @@ void Block::start(int threads, const std::function<void()>& body) {
   for (int t = 0; t < threads; ++t) {
     Thread& thread = *all_[t];
     thread.state = State::ready;
+    thread.followed = !early;
     thread.copies = {};
     thread.products = {};
     thread.fiber.restart(entry);

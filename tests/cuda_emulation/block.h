@@ -28,6 +28,7 @@ struct Thread {
   unsigned mask = 0;
   Collective collective = nullptr;
   void* operand = nullptr;
+  bool followed = true;  // earlier kernels
   CopyQueue copies;
   ProductQueue products;
 };
@@ -35,7 +36,7 @@ struct Thread {
 /// The block that runs: its threads, what they wait for, and whose turn it is.
 class Block {
  public:
-  void run(int threads, const std::function<void()>& body);
+  void run(int threads, const std::function<void()>& body, bool early);
   void set_schedule(Schedule schedule, unsigned seed) {
     schedule_ = schedule;
     random_.seed(seed);
@@ -54,7 +55,7 @@ class Block {
   static constexpr int kWarp = 32;
 
   static void entry();
-  void start(int threads, const std::function<void()>& body);
+  void start(int threads, const std::function<void()>& body, bool early);
   void check_ended() const;
   int next();
   void wait(Thread& me, State state, Where where);

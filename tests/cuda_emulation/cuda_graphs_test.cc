@@ -1,9 +1,10 @@
-// Graph or not, the same tokens.
+// Graph or not, one kernel after another or overlapping: the same tokens.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <random>
 
+#include "backend/cuda/kernel_set.h"
 #include "device.h"
 #include "medusa/engine.h"
 #include "medusa/error.h"
@@ -18,11 +19,14 @@ using testing::TinyModel;
 
 using Answers = std::map<int64_t, std::vector<int32_t>>;
 
-// Models loaded in its lifetime replay no graphs, or do.
-class GraphSetting {
+// For models loaded in its lifetime.
+class Setting {
  public:
-  explicit GraphSetting(const char* value) { setenv("MEDUSA_CUDA_GRAPHS", value, 1); }
-  ~GraphSetting() { unsetenv("MEDUSA_CUDA_GRAPHS"); }
+  Setting(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Setting() { unsetenv(name_); }
+
+ private:
+  const char* name_;
 };
 
 struct Requests {
@@ -35,7 +39,7 @@ struct Requests {
 
 // They end at different lengths, and one drafts nothing.
 Answers answers(const Requests& asked, const char* graphs) {
-  const GraphSetting setting(graphs);
+  const Setting setting("MEDUSA_CUDA_GRAPHS", graphs);
   TinyModel source(7, ComputeType::bfloat16, 1, "cuda");
   source.config().max_position_embeddings = 1024;
   const Model model = source.load();
@@ -89,8 +93,42 @@ std::vector<Requests> other_schedules() {
 INSTANTIATE_TEST_SUITE_P(schedules, CudaGraphsTest, ::testing::ValuesIn(other_schedules()));
 
 TEST(CudaGraphs, are_on_or_off) {
-  const GraphSetting setting("yes");
+  const Setting setting("MEDUSA_CUDA_GRAPHS", "yes");
   EXPECT_THROW(TinyModel(1, ComputeType::bfloat16, 1, "cuda").load(), InvalidArgument);
+}
+
+bool is_compute_9() { return cuda::describe(0).major == 9; }
+
+TEST(CudaKernels, that_start_early_change_no_token) {
+  if (!is_compute_9()) GTEST_SKIP() << "kernels start early from compute capability 9.0 on";
+  for (const bool greedy : {true, false}) {
+    const Requests asked{{1, 60, 20}, 2, greedy};
+    const Answers one_after_another = answers(asked, "1");
+    const Setting early("MEDUSA_CUDA_OVERLAP", "1");
+    EXPECT_EQ(answers(asked, "1"), one_after_another);
+    EXPECT_EQ(answers(asked, "0"), one_after_another);
+  }
+}
+
+TEST(CudaKernels, are_those_of_the_device_or_those_asked_for) {
+  const auto kernels = [](const char* wanted) {
+    const Setting setting("MEDUSA_CUDA_KERNELS", wanted);
+    return cuda::kernel_set_of(cuda::describe(0));
+  };
+  const auto best = is_compute_9() ? cuda::KernelSet::sm90 : cuda::KernelSet::portable;
+  EXPECT_EQ(kernels("auto"), best);
+  EXPECT_EQ(kernels(""), best);
+  EXPECT_EQ(kernels("portable"), cuda::KernelSet::portable);
+  EXPECT_THROW(kernels("fast"), InvalidArgument);
+}
+
+TEST(CudaKernels, of_another_device_are_refused) {
+  const Setting kernels("MEDUSA_CUDA_KERNELS", "sm90"), overlap("MEDUSA_CUDA_OVERLAP", "1");
+  EXPECT_EQ(cuda::kernel_set_of({"a GPU", 9, 0}), cuda::KernelSet::sm90);
+  EXPECT_THROW(cuda::kernel_set_of({"a GPU", 8, 0}), InvalidArgument);
+  EXPECT_THROW(cuda::kernel_set_of({"a GPU", 10, 0}), InvalidArgument);
+  EXPECT_TRUE(cuda::overlap_wanted({"a GPU", 10, 0}));
+  EXPECT_THROW(cuda::overlap_wanted({"a GPU", 8, 9}), InvalidArgument);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What a decode step costs the host: launches, graphs, waits. On the emulated device alone.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <random>
 
 #include "backend/cuda/graph_cache.h"
@@ -62,6 +63,27 @@ INSTANTIATE_TEST_SUITE_P(all, CudaStepTest,
                                            Shape{3, true, kBackbone + kDecisions + 1 + 3 + 3 + 1},
                                            Shape{4, false,
                                                  kBackbone + kDecisions + 1 + 4 + 1 + 1}));
+
+// Of a layer all kernels, of the rest the final norm, the lm_head, and the heads' blocks and
+// projections: they follow a kernel, and wait for it themselves.
+TEST(CudaStep, kernels_that_can_start_early_where_that_is_wanted) {
+  const auto early_of_step = [] {
+    TinyModel source(7, ComputeType::bfloat16, 1, "cuda", kLayers);
+    const Model model = source.load();
+    const Heads heads = source.random_heads(model, 3);
+    Engine engine(model, heads, Tree::chain(3), {.max_model_len = 128});
+    std::mt19937 random(3);
+    engine.submit(random_prompt(random, 20, 101), {.max_tokens = 40});
+    for (int i = 0; i < 4; ++i) engine.step();
+    const size_t before = emulation::kernels_started_early();
+    engine.step();
+    return emulation::kernels_started_early() - before;
+  };
+  EXPECT_EQ(early_of_step(), 0u);
+  setenv("MEDUSA_CUDA_OVERLAP", "1", 1);
+  EXPECT_EQ(early_of_step(), size_t{8 * kLayers + 2 + 3 + 1});
+  unsetenv("MEDUSA_CUDA_OVERLAP");
+}
 
 // With drafts and without in turns: each shape is run, then captured, then found again.
 TEST(CudaStep, keeps_the_graphs_of_several_shapes) {

@@ -40,7 +40,7 @@ namespace {
 constexpr size_t kGuard = 256, kDefaultMemory = size_t{4} << 30;
 constexpr unsigned char kGuardByte = 0xa5;
 
-size_t memory = kDefaultMemory, used = 0, kernels = 0, times_waited = 0;
+size_t memory = kDefaultMemory, used = 0, kernels = 0, early_kernels = 0, times_waited = 0;
 GraphUse graphs;
 std::map<const void*, size_t> allocations;
 std::set<CUstream_st*> streams;
@@ -96,9 +96,10 @@ void give_back_pinned(void* data, size_t) noexcept {
 
 }  // namespace
 
-void enqueue(CUstream_st* stream, std::function<void()> work) {
-  stream->add([work = std::move(work)] {
+void enqueue(CUstream_st* stream, std::function<void()> work, bool early) {
+  stream->add([work = std::move(work), early] {
     ++kernels;
+    early_kernels += early;
     work();
   });
 }
@@ -115,6 +116,7 @@ void check_device_memory() {
 
 void set_device_memory(size_t bytes) { memory = bytes; }
 size_t kernels_run() { return kernels; }
+size_t kernels_started_early() { return early_kernels; }
 size_t waits() { return times_waited; }
 GraphUse graph_use() { return graphs; }
 

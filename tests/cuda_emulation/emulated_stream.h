@@ -9,7 +9,7 @@ namespace medusa::emulation {
 
 /// Adds to the end of a stream's queue. Nothing of it happens before somebody waits for it, so that
 /// a result read too early, or memory reused too early, is seen.
-void enqueue(CUstream_st* stream, std::function<void()> work);
+void enqueue(CUstream_st* stream, std::function<void()> work, bool early = false);
 
 /// Throws Error if bytes around any of the emulated device's memory were written.
 void check_device_memory();
@@ -18,6 +18,9 @@ void set_device_memory(size_t bytes);
 /// Kernels that streams have run so far, and how often the host waited for a stream.
 size_t kernels_run();
 size_t waits();
+
+/// Of kernels_run(), those that may have started early.
+size_t kernels_started_early();
 
 /// Graphs so far, and how many nodes the one that was launched last has.
 struct GraphUse {

@@ -30,9 +30,9 @@ inline std::string schedule_name(const testing::TestParamInfo<Schedule>& info) {
 
 /// What the emulator says of a kernel of one block; empty if nothing.
 inline std::string complaint(int threads, const std::function<void()>& kernel,
-                             size_t shared_bytes = 0) {
+                             size_t shared_bytes = 0, bool early = false) {
   try {
-    run_kernel({1, 1, 1}, threads, shared_bytes, kernel);
+    run_kernel({1, 1, 1}, threads, shared_bytes, kernel, early);
   } catch (const Error& error) {
     return error.what();
   }

@@ -15,7 +15,8 @@ void fail(const std::string& what, Where where) {
 
 void set_schedule(Schedule schedule, unsigned seed) { block.set_schedule(schedule, seed); }
 
-void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body) {
+void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body,
+                bool early) {
   if (threads <= 0 || threads % 32 != 0 || threads > kMaxThreads) {
     throw Error("launch: expected whole warps, at most 1024 threads, found " +
                 std::to_string(threads));
@@ -33,7 +34,7 @@ void run_kernel(Index grid, int threads, size_t shared_bytes, const std::functio
     block_index = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                    static_cast<unsigned>(b / grid.x / grid.y)};
     begin_block();
-    block.run(threads, body);
+    block.run(threads, body, early);
     end_block();
   }
 }
@@ -42,6 +43,11 @@ void meet_block(Where where) { block.meet_block(where); }
 
 void meet_warp(unsigned mask, Collective collective, void* operand, Where where) {
   block.meet_warp(mask, collective, operand, where);
+}
+
+void follow() { block.thread().followed = true; }
+void check_followed(Where where) {
+  if (!block.thread().followed) fail("an access before the wait for earlier kernels", where);
 }
 
 void queue_copy(void* to_shared, const void* from, Where where) {

@@ -26,8 +26,10 @@ struct Index {
   unsigned x, y, z;
 };
 
-/// Runs `body` as every thread of every block. Throws Error; the kernel is then abandoned.
-void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body);
+/// Runs `body` as every thread of every block. Throws Error; the kernel is then abandoned. `early`:
+/// every thread must follow() before it reads or writes what other kernels may write.
+void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body,
+                bool early = false);
 
 // What the vocabulary's twins are made of; called by a running thread.
 
@@ -37,6 +39,9 @@ void meet_block(Where where);
 /// for those outside the mask. Runs on the last lane, the others wait.
 using Collective = void (*)(void* const (&operands)[32], unsigned mask);
 void meet_warp(unsigned mask, Collective collective, void* operand, Where where);
+
+void follow();
+void check_followed(Where where);
 
 void queue_copy(void* to_shared, const void* from, Where where);
 void commit_copies();

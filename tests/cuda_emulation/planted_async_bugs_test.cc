@@ -6,6 +6,7 @@
 
 #include "backend/cuda/device/async_copy.cuh"
 #include "backend/cuda/device/barrier.cuh"
+#include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/shared.cuh"
 #include "backend/cuda/device/warpgroup.cuh"
 #include "emulated_test.h"
@@ -32,6 +33,7 @@ enum class Bug {
   left_changed_too_early,
   different_operands,
   misaligned_copy,
+  reads_before_the_wait,
 };
 
 constexpr int kRows = 64, kColumns = 8, kDepth = 16;
@@ -101,7 +103,9 @@ void kernel(const Data& data, Bug bug, std::vector<float>& out) {
   unsigned char* right = memory + (bug == Bug::unaligned_tile ? 512 : 0);
   unsigned char* mine = memory + (2048 + warp() * kLeftBytes);
   if (lane() == 0) ask_for_left(mine, data, landed + warp(), bug);
+  if (bug != Bug::reads_before_the_wait) wait_for_earlier_kernels();
   bring_right(right, data, bug);
+  if (bug == Bug::reads_before_the_wait) wait_for_earlier_kernels();
   sync_block();
   uint32_t left[4];
   read_left(left, mine, landed + warp(), bug);
@@ -141,7 +145,7 @@ struct Planted {
 class PlantedAsyncBugTest : public emulation::EmulatedTest {
  protected:
   std::string run(Bug bug) {
-    return emulation::complaint(128, [&] { kernel(data, bug, out); }, 4096 + 16);
+    return emulation::complaint(128, [&] { kernel(data, bug, out); }, 4096 + 16, true);
   }
   const Data data;
   std::vector<float> out = std::vector<float>(512);
@@ -164,12 +168,18 @@ TEST_P(PlantedAsyncBugTest, is_named) {
       {Bug::not_shown_to_products, "not shown to products"},
       {Bug::no_fence, "without a fence"},
       {Bug::different_operands, "multiply by different operands"},
+      {Bug::reads_before_the_wait, "before the wait for earlier kernels"},
   };
   for (const Planted& planted : kNamed) {
     const std::string said = run(planted.bug);
     EXPECT_NE(said.find(planted.complaint), said.npos) << planted.complaint << ": " << said;
     EXPECT_NE(said.find("planted_async_bugs_test.cc:"), said.npos) << said;
   }
+}
+
+TEST_P(PlantedAsyncBugTest, names_a_kernel_that_starts_early_and_never_waits) {
+  const std::string said = emulation::complaint(32, [] {}, 0, true);
+  EXPECT_NE(said.find("never waits for earlier kernels"), said.npos) << said;
 }
 
 TEST_P(PlantedAsyncBugTest, leaves_wrong_results) {

@@ -37,9 +37,14 @@ class CudaBackend final : public Backend {
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
         packers_(options.num_threads),
         queue_(options.stream, kernel_set_of(describe(device))),
-        reader_(*host_) {}
+        reader_(*host_) {
+    queue_.stream.set_overlaps(overlap_wanted(describe(device)));
+  }
 
-  std::string name() const override { return device_name(device_); }
+  std::string name() const override {
+    return text(device_name(device_), queue_.kernels == KernelSet::sm90 ? ", sm90 kernels" : "",
+                queue_.stream.overlaps() ? ", overlapping" : "");
+  }
   int num_threads() const override { return host_->num_threads(); }
   DType compute_dtype() const override { return compute_; }
 

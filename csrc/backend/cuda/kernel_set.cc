@@ -19,4 +19,13 @@ KernelSet kernel_set_of(const DeviceInfo& device) {
   return possible && wanted != "portable" ? KernelSet::sm90 : KernelSet::portable;
 }
 
+bool overlap_wanted(const DeviceInfo& device) {
+  const char* value = std::getenv("MEDUSA_CUDA_OVERLAP");
+  const std::string_view wanted = value == nullptr || *value == '\0' ? "0" : value;
+  check(wanted == "0" || wanted == "1", "MEDUSA_CUDA_OVERLAP: expected 0 or 1, found ", wanted);
+  check(wanted == "0" || device.major >= 9, "MEDUSA_CUDA_OVERLAP=1: expected a GPU of compute ",
+        "capability 9.0 or later, found ", device.name, " with ", device.major, ".", device.minor);
+  return wanted == "1";
+}
+
 }  // namespace medusa::cuda

@@ -10,4 +10,9 @@ namespace medusa::cuda {
 /// for sm90 on another device.
 KernelSet kernel_set_of(const DeviceInfo& device);
 
+/// Whether kernels may start early, which devices from compute capability 9.0 on can: what
+/// MEDUSA_CUDA_OVERLAP says, 1 or 0 (or nothing). Throws InvalidArgument for anything else, and for
+/// 1 on an earlier device.
+bool overlap_wanted(const DeviceInfo& device);
+
 }  // namespace medusa::cuda

@@ -26,12 +26,14 @@ class LaunchList {
     static_assert(std::is_trivially_destructible_v<Work> && sizeof(Work) <= kChunk);
     void* place = reserve(sizeof(Work));
     items_.push_back(
-        {std::construct_at(static_cast<Work*>(place), work),
+        {requires { Work::kKernel; }, std::construct_at(static_cast<Work*>(place), work),
          [](const void* at, const Stream& stream) { (*static_cast<const Work*>(at))(stream); },
          [](const void* a, const void* b) {
            return *static_cast<const Work*>(a) == *static_cast<const Work*>(b);
          }});
   }
+  /// Whether what was added last is a kernel.
+  bool ends_in_kernel() const { return !items_.empty() && items_.back().kernel; }
   /// A copy to the device that comes before everything else.
   void add_upload(void* to, const void* from, size_t bytes) {
     uploads_.push_back({to, from, bytes});
@@ -48,6 +50,7 @@ class LaunchList {
   static constexpr size_t kChunk = size_t{1} << 15;
 
   struct Item {
+    bool kernel;
     const void* work;
     void (*run)(const void*, const Stream&);
     bool (*same)(const void*, const void*);

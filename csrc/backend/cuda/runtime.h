@@ -44,6 +44,7 @@ struct LaunchShape {
   unsigned x = 1, y = 1, z = 1;
   int threads = 0;
   size_t shared_bytes = 0;
+  bool early = false;  // may start before the kernel ahead of it has ended
   bool operator==(const LaunchShape&) const = default;
 };
 
@@ -70,10 +71,15 @@ class Stream {
   LaunchList* record() const { return record_; }
   void record_to(LaunchList* list) { record_ = list; }
 
+  /// Whether kernels that are made for it start early.
+  bool overlaps() const { return overlaps_; }
+  void set_overlaps(bool overlaps) { overlaps_ = overlaps; }
+
  private:
   CUstream_st* handle_ = nullptr;
   bool borrowed_ = false;
   LaunchList* record_ = nullptr;
+  bool overlaps_ = false;
 };
 
 /// Copies and kernels that are handed to the device as one.

@@ -10,6 +10,7 @@
 // with its own ancestors' keys and values in the same places of the same instructions, and the
 // other queries' results are dropped. So a query's bits do not depend on which kind a position was.
 #include "backend/cuda/device/async_copy.cuh"
+#include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/shared.cuh"
 #include "backend/cuda/kernels/attention_merge.cuh"
 #include "backend/cuda/launch.h"
@@ -23,6 +24,7 @@ namespace {
 // Grid: (tiles, key/value heads · parts, splits). A part is kOut channels of the result.
 template <class T, int kDim, int kOut>
 __global__ void __launch_bounds__(kAttentionThreads) attention_kernel(AttentionArgs a) {
+  follow_earlier_kernels();
   MEDUSA_DYNAMIC_SHARED(T, shared);  // queries, then twice [keys, values]
   constexpr int kParts = kDim / kOut;
   constexpr int kKeys = kChunk * kStride<kDim>, kStage = kKeys + kChunk * kStride<kOut>;
@@ -107,8 +109,8 @@ void launch_dim(const Stream& stream, const AttentionArgs& a) {
                   static_cast<unsigned>(a.num_kv_heads * (kDim / kOut)),
                   static_cast<unsigned>(a.num_splits));
   constexpr size_t kElements = 3 * kStride<kDim> + 2 * kStride<kOut>;
-  launch(stream, grid, kAttentionThreads, sizeof(T) * kChunk * kElements,
-         attention_kernel<T, kDim, kOut>, a);
+  launch_early(stream, grid, kAttentionThreads, sizeof(T) * kChunk * kElements,
+               attention_kernel<T, kDim, kOut>, a);
 }
 
 // The least width of vectors that a kernel was made for.

@@ -1,5 +1,6 @@
 // out = x / sqrt(mean(x²) + eps) · weight: a block a row, its squares summed in an order that the
 // number of columns alone fixes.
+#include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/element.cuh"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/kernels.h"
@@ -12,6 +13,7 @@ constexpr int kThreads = 256;
 
 template <class T>
 __global__ void rms_norm_kernel(RmsNormArgs a) {
+  follow_earlier_kernels();
   const int64_t first = int64_t{blockIdx.x} * a.cols;
   const float* x = a.x + first;
   T* out = static_cast<T*>(a.out) + first;
@@ -30,11 +32,11 @@ void rms_norm(const Stream& stream, Element element, const RmsNormArgs& a) {
   const dim3 grid(static_cast<unsigned>(a.rows));
   switch (element) {
     case Element::f32:
-      return launch(stream, grid, kThreads, 0, rms_norm_kernel<float>, a);
+      return launch_early(stream, grid, kThreads, 0, rms_norm_kernel<float>, a);
     case Element::bf16:
-      return launch(stream, grid, kThreads, 0, rms_norm_kernel<bf16>, a);
+      return launch_early(stream, grid, kThreads, 0, rms_norm_kernel<bf16>, a);
     case Element::f16:
-      return launch(stream, grid, kThreads, 0, rms_norm_kernel<f16>, a);
+      return launch_early(stream, grid, kThreads, 0, rms_norm_kernel<f16>, a);
   }
 }
 

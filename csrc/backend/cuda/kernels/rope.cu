@@ -1,4 +1,5 @@
 // Splits a packed qkv product, normalises heads (Qwen3) and rotates them: a warp a head of a row.
+#include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/element.cuh"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/kernels.h"
@@ -37,6 +38,7 @@ __device__ void turn_head(Out* out, const float* x, const float* norm, const Rop
 
 template <class T>
 __global__ void rope_kernel(RopeArgs a) {
+  follow_earlier_kernels();
   const int heads = a.num_heads + 2 * a.num_kv_heads, d = a.head_dim;
   const int64_t row = blockIdx.x;
   int head = static_cast<int>(blockIdx.y) * kWarps + warp();
@@ -63,11 +65,11 @@ void rope(const Stream& stream, Element element, const RopeArgs& a) {
                   static_cast<unsigned>((heads + kWarps - 1) / kWarps));
   switch (element) {
     case Element::f32:
-      return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<float>, a);
+      return launch_early(stream, grid, kWarps * kWarp, 0, rope_kernel<float>, a);
     case Element::bf16:
-      return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<bf16>, a);
+      return launch_early(stream, grid, kWarps * kWarp, 0, rope_kernel<bf16>, a);
     case Element::f16:
-      return launch(stream, grid, kWarps * kWarp, 0, rope_kernel<f16>, a);
+      return launch_early(stream, grid, kWarps * kWarp, 0, rope_kernel<f16>, a);
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backend/cuda/device/async_copy.cuh"
+#include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/shared.cuh"
 #include "backend/cuda/device/warpgroup.cuh"
 #include "backend/cuda/kernels/linear_tile.cuh"
@@ -73,6 +74,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_sm90_kernel(LinearArgs 
   constexpr int kStage = kTiles * 8 * kSwizzledRow;
   MEDUSA_SWIZZLED_SHARED(unsigned char, memory);  // x [stage][row][64], then the warps' rings
   MEDUSA_SHARED(uint64_t, landed, kBlockPanels* Ring::kStages);
+  let_next_kernel_start();
   const int panel = static_cast<int>(blockIdx.x) * kBlockPanels + warp();
   const int first_row = static_cast<int>(blockIdx.z) * kTiles * 8;
   const bool has_panel = panel * 32 < a.n;
@@ -86,6 +88,7 @@ __global__ void __launch_bounds__(kLinearThreads) linear_sm90_kernel(LinearArgs 
     ring.init();
     for (int chunk = 0; chunk < Ring::kStages; ++chunk) ring.ask_for(chunk);
   }
+  wait_for_earlier_kernels();
   sync_block();
 
   float sums[2][kTiles][4] = {};
@@ -121,7 +124,7 @@ void launch_stream(const Stream& stream, const LinearArgs& a) {
   const dim3 grid(static_cast<unsigned>((a.n + 127) / 128), static_cast<unsigned>(a.splits),
                   static_cast<unsigned>((a.rows + rows - 1) / rows));
   const size_t bytes = size_t{kXStages} * rows * kSwizzledRow + WeightRing<Weights>::kBytes;
-  launch(stream, grid, kLinearThreads, bytes, linear_sm90_kernel<Weights, kTiles>, a);
+  launch_early(stream, grid, kLinearThreads, bytes, linear_sm90_kernel<Weights, kTiles>, a);
 }
 
 template <class Weights>

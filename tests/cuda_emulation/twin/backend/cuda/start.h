@@ -9,10 +9,14 @@ namespace medusa::cuda {
 template <class... Parameters>
 void start(const Stream& stream, const LaunchShape& shape, void (*kernel)(Parameters...),
            const Parameters&... arguments) {
-  emulation::enqueue(stream.handle(), [=] {
-    emulation::run_kernel({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes,
-                          [&] { kernel(arguments...); });
-  });
+  emulation::enqueue(
+      stream.handle(),
+      [=] {
+        emulation::run_kernel(
+            {shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes,
+            [&] { kernel(arguments...); }, shape.early);
+      },
+      shape.early);
 }
 
 }  // namespace medusa::cuda

@@ -6,6 +6,7 @@ namespace medusa::cuda {
 
 inline void copy_async_16(void* to_shared, const void* from, bool valid,
                           Where where = Where::current()) {
+  emulation::check_followed(where);
   emulation::queue_copy(to_shared, valid ? from : nullptr, where);
 }
 inline void copy_async_commit() { emulation::commit_copies(); }

@@ -28,8 +28,14 @@ inline uint4 load_once_16(const void* from, Where where = Where::current()) {
   return load_16(from, where);
 }
 inline uint64_t load_once_8(const uint64_t* from) { return *from; }
-inline float load_written(const float* from) { return *from; }
-inline uint64_t load_written(const uint64_t* from) { return *from; }
+inline float load_written(const float* from, Where where = Where::current()) {
+  emulation::check_followed(where);
+  return *from;
+}
+inline uint64_t load_written(const uint64_t* from, Where where = Where::current()) {
+  emulation::check_followed(where);
+  return *from;
+}
 inline void store_16(void* to, uint4 value, Where where = Where::current()) {
   twin::check_alignment(to, where);
   std::memcpy(to, &value, sizeof value);

@@ -97,7 +97,8 @@ inline unsigned ballot(bool vote, unsigned mask = kAllLanes, Where where = Where
   return mine.result;
 }
 
-inline int atomic_add(int* at, int value) {
+inline int atomic_add(int* at, int value, Where where = Where::current()) {
+  emulation::check_followed(where);
   const int before = *at;
   *at += value;
   return before;
