@@ -27,6 +27,8 @@ NamedShapes adapter_tensors(const ModelConfig& config, const JointTrainerOptions
           "target_modules: expected some of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
           "down_proj and lm_head, found ",
           name);
+    check(std::count(wanted.begin(), wanted.end(), name) == 1, "target_modules names ", name,
+          " twice");
   }
   const int64_t rank = Lora::padded_rank(options.lora_rank);
   NamedShapes out;

@@ -24,8 +24,14 @@ void check_head_options(const TrainerOptions& o) {
         o.num_layers);
   check(o.head_decay > 0 && o.head_decay <= 1, "head_decay must be in (0, 1], found ",
         o.head_decay);
-  check(o.weight_decay >= 0, "weight_decay must not be negative, found ", o.weight_decay);
-  check(o.max_grad_norm >= 0, "max_grad_norm must not be negative, found ", o.max_grad_norm);
+  check(o.weight_decay >= 0 && std::isfinite(o.weight_decay),
+        "weight_decay must be finite and not negative, found ", o.weight_decay);
+  check(o.max_grad_norm >= 0 && std::isfinite(o.max_grad_norm),
+        "max_grad_norm must be finite and not negative, found ", o.max_grad_norm);
+  check(o.beta1 >= 0 && o.beta1 < 1, "beta1 must be in [0, 1), found ", o.beta1);
+  check(o.beta2 >= 0 && o.beta2 < 1, "beta2 must be in [0, 1), found ", o.beta2);
+  check(o.epsilon > 0 && std::isfinite(o.epsilon), "epsilon must be positive and finite, found ",
+        o.epsilon);
 }
 
 HeadNetwork::HeadNetwork(TrainBackend& backend, const TrainerOptions& options,

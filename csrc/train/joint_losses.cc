@@ -30,8 +30,11 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
       num_heads_(options.training.num_heads),
       grounded_(grounded),
       token_map_(std::move(token_map)) {
+  std::vector<bool> seen(static_cast<size_t>(vocab_));
   for (const int32_t id : token_map_) {
     check(id >= 0 && id < vocab_, "token_map: expected 0 to ", vocab_ - 1, ", found ", id);
+    check(!seen[static_cast<size_t>(id)], "token_map names ", id, " twice");
+    seen[static_cast<size_t>(id)] = true;
   }
   std::vector<float> rows;
   network_ = std::make_unique<HeadNetwork>(backend, options.training, draft_rows(rows),

@@ -11,6 +11,10 @@ namespace medusa {
 
 namespace {
 
+void check_positive(const char* what, float value) {
+  check(value > 0 && std::isfinite(value), what, " must be positive and finite, found ", value);
+}
+
 bool all_heads_only(const JointTrainerOptions& o) {
   return std::all_of(o.stages.begin(), o.stages.end(),
                      [](const TrainStage& s) { return s.heads_only; });
@@ -19,9 +23,9 @@ bool all_heads_only(const JointTrainerOptions& o) {
 void check_stages(const JointTrainerOptions& o) {
   check(!o.stages.empty(), "stages must have at least one");
   for (const TrainStage& s : o.stages) {
-    check(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps of a stage must be positive, found ",
-          s.steps);
-    check(s.learning_rate > 0, "learning_rate must be positive, found ", s.learning_rate);
+    check(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps of a stage must be 1 to ",
+          int64_t{1} << 40, ", found ", s.steps);
+    check_positive("learning_rate", s.learning_rate);
     check(s.warmup_steps >= 0 && s.warmup_steps < s.steps, "warmup_steps must be in [0, ", s.steps,
           "), the stage's steps, found ", s.warmup_steps);
   }
@@ -32,15 +36,14 @@ void check_stages(const JointTrainerOptions& o) {
 void check_options(const JointTrainerOptions& o) {
   check_head_options(o.training);
   check_stages(o);
-  check(o.heads_learning_rate_multiple > 0, "heads_learning_rate_multiple must be positive, found ",
-        o.heads_learning_rate_multiple);
-  check(o.heads_coefficient >= 0, "heads_coefficient must not be negative, found ",
-        o.heads_coefficient);
+  check_positive("heads_learning_rate_multiple", o.heads_learning_rate_multiple);
+  check(o.heads_coefficient >= 0 && std::isfinite(o.heads_coefficient),
+        "heads_coefficient must be finite and not negative, found ", o.heads_coefficient);
   check(o.heads_schedule_ratio > 0 && o.heads_schedule_ratio <= 1,
         "heads_schedule_ratio must be in (0, 1], found ", o.heads_schedule_ratio);
   check(o.lora_rank >= 1 && o.lora_rank <= 1024, "lora_rank must be 1 to 1024, found ",
         o.lora_rank);
-  check(o.lora_alpha > 0, "lora_alpha must be positive, found ", o.lora_alpha);
+  check_positive("lora_alpha", o.lora_alpha);
   check(o.lora_dropout >= 0 && o.lora_dropout < 1, "lora_dropout must be in [0, 1), found ",
         o.lora_dropout);
   check(!o.target_modules.empty() || o.all_weights || all_heads_only(o),
