@@ -13,6 +13,7 @@ void register_model(pybind11::module_& module);
 void register_tree(pybind11::module_& module);
 void register_engine(pybind11::module_& module);
 void register_typical(pybind11::module_& module);
+void register_low_rank(pybind11::module_& module);
 void register_read_stream(pybind11::module_& module);
 void register_joint_trainer(pybind11::module_& module);
 void register_trainer(pybind11::module_& module);

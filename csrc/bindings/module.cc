@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module) {
   medusa::register_tree(module);
   medusa::register_engine(module);
   medusa::register_typical(module);
+  medusa::register_low_rank(module);
   medusa::register_read_stream(module);
   medusa::register_trainer(module);
   medusa::register_joint_trainer(module);

@@ -315,6 +315,13 @@ def accept_typical(
     posterior_threshold: float = ...,
     posterior_alpha: float = ...,
 ) -> tuple[list[int], int]: ...
+def add_low_rank(
+    base: _Tensor,
+    up: npt.NDArray[np.float32],
+    down: npt.NDArray[np.float32],
+    scale: float,
+    dtype: str,
+) -> tuple[npt.NDArray[np.uint8], float]: ...
 def read_stream(num_bytes: int, num_threads: int = 0, repeats: int = 9) -> list[float]: ...
 
 class StepReport:

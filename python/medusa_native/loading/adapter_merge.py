@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medusa_native import _core
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.casting import cast
 from medusa_native.loading.rotary_rows import Order, reordered, stored_rows
-from medusa_native.loading.tensors import Checkpoint, HostTensor, num_bytes
+from medusa_native.loading.tensors import Checkpoint, HostTensor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from medusa_native.loading.adapter import Adapter, LowRank
 
-_CHUNK = 1 << 24  # numbers widened at a time
 _EMBEDDING, _LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -79,41 +79,25 @@ def merged_weight(checkpoint: Checkpoint, adapter: Adapter, name: str, dtype: st
     return _merged(adapter, name, base, order, dtype)
 
 
-def _merged(
-    adapter: Adapter,
-    name: str,
-    base: HostTensor,
-    order: Order,
-    dtype: str,
-) -> HostTensor:
-    """Return the weight in `dtype`, made a few rows at a time."""
-    added = adapter.factors.get(name)
-    out = np.empty(num_bytes(dtype, base.shape), dtype=np.uint8)
-    per_row, step = out.size // base.shape[0], max(1, _CHUNK // base.shape[-1])
-    for start in range(0, base.shape[0], step):
-        rows = slice(start, min(start + step, base.shape[0]))
-        wide = _rows(base, rows)
-        if added is not None:
-            wide += _delta(added, rows, order)
-        if not np.isfinite(wide).all():
-            raise ModelFormatError(
-                f"{adapter.path}: '{name}' with the adapter must hold finite numbers, "
-                "found NaN or infinity"
-            )
-        part = cast(name, HostTensor.from_array(wide), dtype)
-        out[rows.start * per_row : rows.stop * per_row] = part.data
-    return HostTensor(out, dtype, base.shape)
+def _merged(adapter: Adapter, name: str, base: HostTensor, order: Order, dtype: str) -> HostTensor:
+    """Return the weight in `dtype`: summed natively, in float32 and in a fixed order."""
+    up, down, scale = _factors(adapter.factors.get(name), base.shape, order)
+    source = (base.data, base.dtype, base.shape)
+    data, largest = _core.add_low_rank(source, up, down, scale, dtype)
+    if not np.isfinite(largest):
+        raise ModelFormatError(
+            f"{adapter.path}: '{name}' with the adapter must hold finite numbers, "
+            "found NaN or infinity"
+        )
+    cast(name, HostTensor.from_array(np.array([largest], dtype=np.float32)), dtype)  # it must fit
+    return HostTensor(data, dtype, base.shape)
 
 
-def _rows(tensor: HostTensor, rows: slice) -> npt.NDArray[np.float32]:
-    data = tensor.data.reshape(tensor.shape[0], -1)[rows]
-    shape = (rows.stop - rows.start, *tensor.shape[1:])
-    return HostTensor(np.ascontiguousarray(data).reshape(-1), tensor.dtype, shape).to_float32()
-
-
-def _delta(added: LowRank, rows: slice, order: Order) -> npt.NDArray[np.float32]:
-    up = added.up[rows] if order is None else added.up[order[rows]]
-    with np.errstate(over="ignore", invalid="ignore"):
-        delta = np.asarray(up @ added.down, dtype=np.float32)
-        delta *= np.float32(added.scale)
-    return delta
+def _factors(
+    added: LowRank | None, shape: tuple[int, ...], order: Order
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    """Return up (rows, rank), in the file's order, down (rank, columns) and the scale."""
+    if added is None:
+        rows, columns = (1, *shape)[-2:]
+        return np.empty((rows, 0), np.float32), np.empty((0, columns), np.float32), 1.0
+    return (added.up if order is None else added.up[order]), added.down, added.scale
