@@ -15,7 +15,7 @@ PACKAGE_SOURCES := CMakeLists.txt pyproject.toml \
 
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 
-.PHONY: help demo test test-gpu lint format bench bench-gpu bench-peers sanitize clean
+.PHONY: help demo test test-gpu test-install lint format bench bench-gpu bench-peers sanitize clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -48,6 +48,9 @@ endif
 .PHONY: gpu-here
 gpu-here:
 	@$(PYTHON) tests/gpu/require_gpu.py
+
+test-install: ## sdist, wheel and pip install, with nvcc and without, each in a fresh environment
+	$(PYTHON) tests/install/run.py
 
 lint: $(VENV)/package $(VENV)/lint ## formatting, types, stubs, layering, symbols
 	$(PYTEST) tests/lint
