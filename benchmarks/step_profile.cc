@@ -61,12 +61,8 @@ class ProfilingBackend : public Backend {
   void gather_rows(Tensor out, Tensor x, Tensor rows) override {
     timed("gather_rows", [&] { inner_->gather_rows(out, x, rows); });
   }
-  void top_k(Tensor values, Tensor ids, Tensor logits) override {
-    timed("top_k", [&] { inner_->top_k(values, ids, logits); });
-  }
-  void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
-                    std::span<const Weight> weights) override {
-    timed("linear_top_k", [&] { inner_->linear_top_k(values, ids, logits, x, weights); });
+  void linear_top_k(Tensor values, Tensor ids, Tensor x, std::span<const Weight> weights) override {
+    timed("linear_top_k", [&] { inner_->linear_top_k(values, ids, x, weights); });
   }
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
     timed("sample", [&] { inner_->sample(ids, logits, rows); });

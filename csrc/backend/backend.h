@@ -123,7 +123,7 @@ struct AcceptSequence {
   SampleRow draw = {};   // at its first logits row; position + 1 for each further node of a path
 };
 
-/// Most ids top_k() gives.
+/// Most ids linear_top_k() gives.
 inline constexpr int kMaxTopK = 64;
 
 /// One device's arithmetic. Calls are in stream order and from one thread at a time (who shares a
@@ -164,10 +164,9 @@ class Backend {
 
   // Decoding.
   virtual void gather_rows(Tensor out, Tensor x, Tensor rows) = 0;
-  virtual void top_k(Tensor values, Tensor ids, Tensor logits) = 0;  // best first; ties: lowest id
-  // The same of x · Wᵀ + bias. Equal shares of the rows go with one weight each. `logits`: room for
-  // them, left with anything.
-  virtual void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
+  // The highest of x · Wᵀ + bias, best first; ties: lowest id. Equal shares of the rows go with one
+  // weight each.
+  virtual void linear_top_k(Tensor values, Tensor ids, Tensor x,
                             std::span<const Weight> weights) = 0;
   virtual void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) = 0;
   virtual void logprobs(Tensor logits, std::span<const LogprobRow> rows) = 0;

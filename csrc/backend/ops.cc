@@ -48,12 +48,6 @@ void expect_ids(const char* what, std::span<const int32_t> ids, int64_t vocab) {
   for (const int32_t id : ids) expect_below(what, id, vocab);
 }
 
-void expect_top_k(const char* what, const Tensor& values, const Tensor& ids, const Tensor& logits) {
-  expect(what, values, DType::f32, logits.rows, values.cols);
-  expect(what, ids, DType::i32, logits.rows, values.cols);
-  expect_range(what, values.cols, 1, std::min<int64_t>(kMaxTopK, logits.cols));
-}
-
 void expect_rules(const LogitsRules& rules, int64_t vocab) {
   expect_ids("sample allowed", rules.allowed, vocab);
   expect_ids("sample banned", rules.banned, vocab);
@@ -178,23 +172,21 @@ void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows) {
   backend.gather_rows(out, x, rows);
 }
 
-void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits) {
-  expect_dtype("top_k logits", logits, DType::f32);
-  expect_top_k("top_k", values, ids, logits);
-  backend.top_k(values, ids, logits);
-}
-
-void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits, Tensor x,
+void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor x,
                   std::span<const Weight> weights) {
   const auto shares = static_cast<int64_t>(weights.size());
   check(shares > 0 && x.rows % shares == 0, "linear_top_k: expected rows for each of ", shares,
         " weights, found ", x.rows);
+  const int64_t vocab = weights[0].out_features;
   for (const Weight& weight : weights) {
     expect("linear_top_k x", x, backend.compute_dtype(), x.rows, weight.in_features);
-    expect("linear_top_k logits", logits, DType::f32, x.rows, weight.out_features);
+    check(weight.out_features == vocab, "linear_top_k weights: expected ", vocab,
+          " rows of each, found ", weight.out_features);
   }
-  expect_top_k("linear_top_k", values, ids, logits);
-  backend.linear_top_k(values, ids, logits, x, weights);
+  expect("linear_top_k values", values, DType::f32, x.rows, values.cols);
+  expect("linear_top_k ids", ids, DType::i32, x.rows, values.cols);
+  expect_range("linear_top_k", values.cols, 1, std::min<int64_t>(kMaxTopK, vocab));
+  backend.linear_top_k(values, ids, x, weights);
 }
 
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,

@@ -16,8 +16,7 @@ void rope(Backend& backend, const QkvSplit& split, Tensor qkv, std::span<const i
           const Rope& rope);
 void tree_attention(Backend& backend, Tensor out, const AttentionInputs& in, const RowBatch& batch);
 void gather_rows(Backend& backend, Tensor out, Tensor x, Tensor rows);
-void top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits);
-void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor logits, Tensor x,
+void linear_top_k(Backend& backend, Tensor values, Tensor ids, Tensor x,
                   std::span<const Weight> weights);
 void sample(Backend& backend, std::span<int32_t> ids, Tensor logits,
             std::span<const SampleRow> rows);

@@ -15,7 +15,6 @@ HeadsWorkspace::HeadsWorkspace(Backend& backend, const MedusaHeads& heads, int64
   if (heads.grounded()) grounded_ = store_.add(backend.compute_dtype(), max_rows, 2 * hidden);
   state_ = store_.add(backend.compute_dtype(), rows, hidden);
   next_ = store_.add(backend.compute_dtype(), rows, hidden);
-  logits_ = store_.add(DType::f32, rows, heads.draft_vocab());
   values_ = store_.add(DType::f32, rows, top_k);
   roots_ = store_.add(DType::i32, 1, max_rows);
   ids_ = store_.add(DType::i32, rows, top_k);
@@ -92,8 +91,7 @@ void MedusaHeads::forward(Backend& backend, Tensor hidden, Tensor roots, int num
     ops::append_embedding(backend, input, hidden, *embedding_, roots);
   }
   const Tensor states = residual_blocks(backend, input, num_heads, ws);
-  ops::linear_top_k(backend, ws.values_.slice(0, states.rows), ids,
-                    ws.logits_.slice(0, states.rows), states, projections(num_heads));
+  ops::linear_top_k(backend, ws.values_.slice(0, states.rows), ids, states, projections(num_heads));
 }
 
 std::span<const int32_t> MedusaHeads::guess(Backend& backend, Tensor hidden,

@@ -26,7 +26,6 @@ class HeadsWorkspace {
   TensorStore store_;
   Tensor grounded_;              // C (rows, 2 · hidden), grounded heads only
   Tensor state_, next_;          // C (heads · rows, hidden)
-  Tensor logits_;                // f32 (heads · rows, draft vocab)
   Tensor values_;                // f32 (heads · rows, top_k)
   Tensor roots_, ids_;           // i32 (1, rows), (heads · rows, top_k), of guess()
   std::vector<int32_t> tokens_;  // as ids_

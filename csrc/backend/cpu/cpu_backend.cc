@@ -143,18 +143,10 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void top_k(Tensor values, Tensor ids, Tensor logits) override {
-    pool_.parallel_for(logits.rows, row_grain(logits.cols), [&](int64_t first, int64_t last, int) {
-      for (int64_t r = first; r < last; ++r) {
-        kernels_.top_k(values.row<float>(r), ids.row<int32_t>(r), values.cols, logits.row<float>(r),
-                       logits.cols);
-      }
-    });
-  }
-
-  void linear_top_k(Tensor values, Tensor ids, Tensor logits, Tensor x,
-                    std::span<const Weight> weights) override {
+  void linear_top_k(Tensor values, Tensor ids, Tensor x, std::span<const Weight> weights) override {
     const int64_t share = x.rows / static_cast<int64_t>(weights.size());
+    Tensor logits{nullptr, DType::f32, x.rows, weights[0].out_features};
+    logits.data = logits_.reserve(logits.bytes());
     int64_t first = 0;
     for (const Weight& weight : weights) {
       linear(logits.slice(first, share), x.slice(first, share), weight, Epilogue::store);
@@ -194,6 +186,15 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  void top_k(Tensor values, Tensor ids, Tensor logits) {
+    pool_.parallel_for(logits.rows, row_grain(logits.cols), [&](int64_t first, int64_t last, int) {
+      for (int64_t r = first; r < last; ++r) {
+        kernels_.top_k(values.row<float>(r), ids.row<int32_t>(r), values.cols, logits.row<float>(r),
+                       logits.cols);
+      }
+    });
+  }
+
   // body(i, scratch) for each of `count` rows of logits.
   template <class Body>
   void for_each_row(Tensor logits, size_t count, const Body& body) {
@@ -279,7 +280,7 @@ class CpuBackend final : public Backend {
   const DType compute_;
   const WeightFormat weight_format_;
   ThreadPool pool_;
-  Scratch scratch_, groups_;  // of the verb that runs
+  Scratch scratch_, groups_, logits_;  // of the verb that runs
 };
 
 }  // namespace

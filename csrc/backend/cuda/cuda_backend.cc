@@ -124,18 +124,7 @@ class CudaBackend final : public Backend {
                       x.row_bytes());
   }
 
-  void top_k(Tensor values, Tensor ids, Tensor logits) override {
-    if (logits.rows == 0) return;
-    const auto k = static_cast<int>(values.cols);
-    const int64_t count = top_k_candidates(logits.rows, logits.cols, k);
-    cuda::top_k(stream(), {logits.row<float>(0), values.row<float>(0), ids.row<int32_t>(0),
-                           queue_.scratch.reserve<uint64_t>(stream(), count),
-                           queue_.tickets.reserve<int>(stream(), logits.rows),
-                           static_cast<int>(logits.rows), static_cast<int>(logits.cols), k});
-  }
-
-  void linear_top_k(Tensor values, Tensor ids, Tensor, Tensor x,
-                    std::span<const Weight> weights) override {
+  void linear_top_k(Tensor values, Tensor ids, Tensor x, std::span<const Weight> weights) override {
     projections_.top_k(bound(), values, ids, x, weights);
   }
 

@@ -162,18 +162,6 @@ void tree_attention(const Stream& stream, Element element, const AttentionArgs& 
 void gather_rows(const Stream& stream, void* out, const void* x, const int32_t* rows, int count,
                  size_t row_bytes);
 
-struct TopKArgs {
-  const float* logits;  // (rows, vocab)
-  float* values;        // (rows, k)
-  int32_t* ids;
-  uint64_t* candidates;  // top_k_candidates()
-  int* tickets;          // (rows) zeros, and zeros again afterwards
-  int rows, vocab, k;
-  bool operator==(const TopKArgs&) const = default;
-};
-int64_t top_k_candidates(int64_t rows, int64_t vocab, int k);
-void top_k(const Stream& stream, const TopKArgs& args);
-
 /// As SampleRow, without filters and rules.
 struct DrawRow {
   int64_t row;
