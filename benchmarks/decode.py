@@ -5,6 +5,7 @@ the first token on. A step's time is over all steps of a run; the share of a rea
 the weight bytes a step reads with a bare read of as many bytes in the same process.
 
     python benchmarks/decode.py --prompts prompts.jsonl --limit 16
+    python benchmarks/decode.py --device cuda --name decode_gpu
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Run:
 
 
 Contender = Callable[[str], Run]
+PEERS = ("transformers", "transformers, compiled")
 
 
 def contender(decoder: Decoder, max_tokens: int, *, speculative: bool) -> Contender:
@@ -60,8 +62,23 @@ class Clock:
         pass
 
 
-def transformers_contender(path: str, max_tokens: int, threads: int) -> Contender:
-    """Greedy decoding by Transformers (torch, bfloat16) of the dequantised weights."""
+def why_no_torch(device: str) -> str:
+    """Say why torch cannot take part on a device; empty if it can."""
+    import torch
+
+    if device == "cpu" or torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA"
+    return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no GPU"
+
+
+def transformers_contender(
+    path: str, max_tokens: int, threads: int, device: str, *, compiled: bool = False
+) -> Contender:
+    """Greedy decoding by Transformers (torch, bfloat16) of the dequantised weights; `compiled`: by
+    torch.compile over a static cache.
+    """
     import torch
     import transformers
     from oracle import transformers_model
@@ -71,10 +88,13 @@ def transformers_contender(path: str, max_tokens: int, threads: int) -> Contende
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(threads)
     tokenizer = load_checkpoint(path).tokenizer
-    model = transformers_model(path, torch.bfloat16)
+    model = transformers_model(path, torch.bfloat16).to(device)
+    if compiled:
+        model.generation_config.cache_implementation = "static"
 
     def answer(prompt: str) -> Run:
-        ids = torch.tensor([tokenizer.apply_chat_template([{"role": "user", "content": prompt}])])
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
+        ids = torch.tensor([chat], device=device)
         clock = Clock()
         with torch.inference_mode():
             model.generate(
@@ -125,6 +145,7 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=128)
     parser.add_argument("--rows", default="8,16,32,64", help="tree sizes, root included")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help='"cuda": Transformers compiled as well')
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--no-transformers", action="store_true")
     parser.add_argument("--name", default="decode", help="of the result's file")
@@ -133,6 +154,7 @@ def main() -> int:
     path = common.resolve_model(args.model)
     prompts = common.read_prompts(args.prompts, args.limit)
     limits = {"dtype": args.dtype, "num_threads": args.threads, "max_num_seqs": 1}
+    limits |= {"device": args.device}
     plain = Decoder(path, **limits)
     contenders = {"plain": contender(plain, args.max_tokens, speculative=False)}
     for heads, rows in itertools.product(args.heads.split(","), args.rows.split(",")):
@@ -141,12 +163,18 @@ def main() -> int:
         kind = "medusa" if heads == args.heads else heads
         name = f"{kind}_{medusa.info()['tree']['nodes']}"
         contenders[name] = contender(medusa, args.max_tokens, speculative=True)
-    if not args.no_transformers:
-        contenders["transformers"] = transformers_contender(path, args.max_tokens, args.threads)
+    if args.no_transformers:
+        pass
+    elif reason := why_no_torch(args.device):
+        print(f"without Transformers: {reason}")
+    else:
+        for name in PEERS[: 1 if args.device == "cpu" else 2]:
+            contenders[name] = transformers_contender(
+                path, args.max_tokens, args.threads, args.device, compiled=name == PEERS[1]
+            )
 
     runs = interleave(contenders, prompts)
     step_bytes = plain.info()["memory"]["step"]
-    stream = statistics.median(_core.read_stream(step_bytes, args.threads, 15))
     by_name = {name: summarize(name, runs) for name in contenders}
     step = by_name["plain"]["step_ms"]
     figures = {
@@ -155,13 +183,15 @@ def main() -> int:
         "rows_over_one": {
             name: found["step_ms"] / step
             for name, found in by_name.items()
-            if name not in ("plain", "transformers")
+            if name not in ("plain", *PEERS)
         },
         "step_bytes": step_bytes,
-        "read_stream_gb_per_s": step_bytes / stream / 1e9,
         "plain_gb_per_s": step_bytes / step / 1e6,
-        "share_of_read_stream": 1e3 * stream / step,
     }
+    if args.device == "cpu":
+        stream = statistics.median(_core.read_stream(step_bytes, args.threads, 15))
+        figures["read_stream_gb_per_s"] = step_bytes / stream / 1e9
+        figures["share_of_read_stream"] = 1e3 * stream / step
     columns = ["tokens/s", "against plain", "tokens a step", "speed-up / length", "step ms"]
     rows_shown = [[name, *by_name[name].values()] for name in by_name]
     common.show(figures["device"], ["", *columns], rows_shown)

@@ -13,7 +13,8 @@ from typing import Any
 
 Line = Mapping[str, Any]
 SMALL, LARGE = "Llama-3.2-1B", ("Llama-3.1-8B", "Vicuna-7B")
-PRODUCTS = ("qkv", "o", "gate_up", "down", "lm_head")
+PRODUCTS = ("qkv", "o", "gate_up", "down", "lm_head, stored")
+BLOCKS = tuple(f"{verb}, {name}" for verb in ("gate_up", "down") for name in ("Q8_0", "Q4_0"))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -43,6 +44,12 @@ def goals(lines: list[Line]) -> list[tuple[str, float | None, str]]:
     far = max((line["context"] for line in steps), default=0)
     alone = matching(steps, rows=1, context=near)
     products = [v for v in verbs if v["verb"] in PRODUCTS and v["rows"] <= 64]
+    blocks = [v for v in verbs if v["verb"] in BLOCKS and v["rows"] <= 64]
+    deciding = [
+        ratio(*(matching(verbs, verb=verb, rows=64, model=model) for verb in pair))
+        for model in (SMALL, *LARGE)
+        for pair in (("lm_head, exact", "lm_head, stored"), ("lm_head, typical", "lm_head, stored"))
+    ]
     exact = [a for a in answers if a["synthetic"] == 0 and a["heads"] != "plain"]
     real = [a for a in answers if a["synthetic"] > 0]
     attention = matching(verbs, verb="tree_attention", context=far)
@@ -59,6 +66,18 @@ def goals(lines: list[Line]) -> list[tuple[str, float | None, str]]:
         ("Medusa's step / a plain step, worst", worst(exact, "step_to_plain"), "<= 1.10"),
         ("speedup / tokens a step, worst", worst(real, "speedup_over_length", min), ">= 0.90"),
         ("share of the stream of a product, worst", worst(products, "of_stream", min), ">= 0.92"),
+        ("the same of 4 and 8 bit blocks", worst(blocks, "of_stream", min), ">= 0.92"),
+        (
+            "lm_head that decides / that stores, 64 rows, worst",
+            max((found for found in deciding if found is not None), default=None),
+            "<= 1.03",
+        ),
+        ("us of acceptance in a step, worst", worst(exact, "accept_us"), "<= 5"),
+        (
+            "us of a step outside forward, acceptance and heads, worst",
+            worst(exact, "outside_us"),
+            "<= 2",
+        ),
         (
             f"attention at {far:.0f}, 64 rows / 1 row, {LARGE[0]}",
             ratio(

@@ -1,9 +1,11 @@
 // Whole forward passes of a random model, then whole answers: plainly, with heads (the ids must be
 // equal), and as heads of a given quality would give them.
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 
+#include "backend/ops.h"
 #include "gpu/bench.h"
 #include "medusa/engine.h"
 #include "model/kv_cache.h"
@@ -18,13 +20,22 @@ namespace {
 constexpr int kHeads = 4;
 constexpr double kLengths[] = {2.31, 3.4};  // of Medusa-1 and Medusa-2 heads for Vicuna-7B
 
-// An answer's tokens, and what a step of it took.
+// An answer's tokens, and what its steps took after the first token.
 struct Answer {
   std::vector<int32_t> tokens;
-  double seconds = 0;  // from its first token
-  double steps = 0;
+  double seconds = 0, steps = 0;
+  double accept = 0, outside = 0;  // seconds; outside of forward pass, acceptance and heads
   double mean_length() const { return static_cast<double>(tokens.size() - 1) / steps; }
 };
+
+// Of a forward pass: as one graph, between two stamps of the device's clock, and launch by launch.
+struct Pass {
+  double seconds, launched;
+};
+
+double decided_or_guessed(const StepTimes& times) {
+  return times.forward + times.accept + times.heads;
+}
 
 class Steps {
  public:
@@ -43,13 +54,14 @@ class Steps {
     for (const int context : plan_.contexts) {
       double alone = 0;
       for (const int rows : plan_.rows) {
-        const double seconds = pass(rows, context);
+        const auto [seconds, launched] = pass(rows, context);
         if (rows == 1) alone = seconds;
         const double bytes = static_cast<double>(step_bytes(context));
         report_.add("step", {{"model", name_},
                              {"rows", double(rows)},
                              {"context", double(context)},
                              {"us", seconds * 1e6},
+                             {"launched_us", launched * 1e6},
                              {"bytes", bytes},
                              {"GB/s", bytes / seconds / 1e9},
                              {"of_stream", bytes / seconds / 1e9 / rate},
@@ -87,8 +99,8 @@ class Steps {
                                      static_cast<size_t>(config().num_hidden_layers);
   }
 
-  // Seconds of the backbone and its lm_head over a tree.
-  double pass(int rows, int context) {
+  // The backbone and its lm_head over a tree, whose tokens are drawn and accepted.
+  Pass pass(int rows, int context) {
     Backend& backend = *model_.impl()->backend;
     const Llama& llama = model_.impl()->llama;
     Workspace workspace(backend, config(), DType::bf16, rows, rows);
@@ -100,11 +112,36 @@ class Steps {
     for (int32_t& token : batch.tokens) token %= config().vocab_size;
     std::vector<int32_t> all(static_cast<size_t>(rows));
     std::iota(all.begin(), all.end(), 0);
+    TensorStore store(backend);
+    const Tensor kept = store.add(DType::i32, 1, rows), ends = store.add(DType::i32, 2, 1);
+    const AcceptSequence sequence{.num_rows = rows, .num_logits_rows = rows, .tree = true};
+    const Decisions decisions{kept, ends.slice(0, 1), ends.slice(1, 1)};
     const auto once = [&] {
       llama.forward(backend, batch, cache.layout(), rope.view(), workspace);
-      llama.logits(backend, all, rows, workspace);
+      const LogitsProduct product = llama.product(backend, all, rows, workspace);
+      ops::accept(backend, decisions, product, batch, {&sequence, 1}, {});
     };
-    return clock_.seconds(once, 1, plan_.repeats);
+    return {graph_seconds(backend, once), clock_.seconds(once, 1, plan_.repeats)};
+  }
+
+  // Between stamps before and after, from the third time on: only then it is a graph.
+  double graph_seconds(Backend& backend, const std::function<void()>& once) const {
+    TensorStore store(backend);
+    const Tensor stamps = store.add(DType::i32, 2, 2);
+    std::vector<double> rounds;
+    for (int round = 0; round < plan_.repeats + 2; ++round) {
+      const void* landed = nullptr;
+      backend.replay([&] {
+        backend.stamp(stamps.slice(0, 1));
+        once();
+        backend.stamp(stamps.slice(1, 1));
+        landed = backend.download(stamps);
+      });
+      int64_t times[2];
+      std::memcpy(times, landed, sizeof times);
+      if (round >= 2) rounds.push_back(static_cast<double>(times[1] - times[0]) * 1e-9);
+    }
+    return median(rounds);
   }
 
   Heads random_heads(bool trimmed) const {
@@ -136,14 +173,19 @@ class Steps {
     params.max_tokens = plan_.answer;
     const int64_t id = engine.submit(prompt, params);
     Answer answer;
+    StepTimes before;
     while (engine.has_unfinished()) {
       for (const StepOutput& output : engine.step()) {
+        if (answer.tokens.empty()) before = engine.metrics(id).step_times;
         answer.tokens.insert(answer.tokens.end(), output.tokens.begin(), output.tokens.end());
       }
     }
     const Metrics metrics = engine.metrics(id);
     answer.seconds = metrics.decode_time;
     answer.steps = static_cast<double>(metrics.num_steps);
+    answer.accept = metrics.step_times.accept - before.accept;
+    answer.outside =
+        answer.seconds - (decided_or_guessed(metrics.step_times) - decided_or_guessed(before));
     return answer;
   }
 
@@ -158,6 +200,8 @@ class Steps {
                            {"synthetic", synthetic},
                            {"tokens/s", rate},
                            {"step_us", step * 1e6},
+                           {"accept_us", answer.accept / answer.steps * 1e6},
+                           {"outside_us", answer.outside / answer.steps * 1e6},
                            {"step_to_plain", step / (plain.seconds / plain.steps)},
                            {"tokens_a_step", answer.mean_length()},
                            {"speedup", speedup},

@@ -49,3 +49,13 @@ def test_goals_name_what_was_measured(gpu: ModuleType, tmp_path: Path) -> None:
     assert found["speedup / tokens a step, worst"] == 0.91
     assert found["tokens/s, Vicuna-7B, 2.31 tokens a step"] == 700
     assert found["Medusa's step / a plain step, worst"] is None
+
+
+def test_goals_about_the_lm_head(gpu: ModuleType) -> None:
+    verb = {"section": "verb", "model": "Vicuna-7B", "context": 0, "of_stream": 0.9}
+    times = {"lm_head, stored": 100.0, "lm_head, exact": 101.0, "lm_head, typical": 104.0}
+    lines = [verb | {"verb": name, "rows": 64, "us": us} for name, us in times.items()]
+    lines += [verb | {"verb": name, "rows": 1, "us": 1000.0} for name in times]
+    found = {name: figure for name, figure, _ in gpu.goals(lines)}
+    assert found["lm_head that decides / that stores, 64 rows, worst"] == pytest.approx(1.04)
+    assert found["share of the stream of a product, worst"] == 0.9
