@@ -43,6 +43,8 @@ TEST_P(CudaAttentionTest, reads_long_contexts) {
 TEST_P(CudaAttentionTest, reads_three_thousand_positions) {
   expect_close({2, 1, 64, 0}, {{3000, tree(3, 3), 7}, {1030, chain(1), 8}});
   expect_close({1, 1, 128, 0}, {{2999, chain(2), 9}});
+  expect_close({8, 1, 80, 0}, {{3000, chain(1), 10}});
+  expect_close({3, 1, 256, 0}, {{2500, chain(1), 11}});
 }
 
 // Every width and every number of heads that share a key/value head, around the borders of pages.
@@ -76,6 +78,19 @@ TEST_P(CudaAttentionTest, row_depends_on_its_own_history_only) {
                      {{77, tree(30, 4), 90}, {committed, chain(151 - committed), seed}});
       EXPECT_TRUE(cached.out().same_row(0, run.out(), run.first_row(1) + 150 - committed))
           << committed;
+    }
+  }
+}
+
+// A row alone, and as the root of 64 others beside a third sequence: every width and group.
+TEST_P(CudaAttentionTest, row_is_the_same_alone_and_among_64_for_every_shape) {
+  for (const int head_dim : {64, 80, 128, 256}) {
+    for (const int group : {1, 3, 4, 8}) {
+      const Shape shape{group, 1, head_dim, 0};
+      const Pass alone(backend, shape, {{65, chain(1), 60}});
+      const Pass many(backend, shape, {{3, chain(2), 61}, {65, tree(64, 9), 60}});
+      EXPECT_TRUE(alone.out().same_row(0, many.out(), many.first_row(1)))
+          << group << " heads of " << head_dim;
     }
   }
 }

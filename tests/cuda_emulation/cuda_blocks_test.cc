@@ -48,7 +48,7 @@ TEST_P(CudaBlocksTest, products_have_the_bits_of_widened_weights) {
       const Weight kept = keeping->prepare_weight(source), wide = widening->prepare_weight(source);
       EXPECT_EQ(kept.segments[0].dtype, dtype);
       EXPECT_LT(kept.bytes() * 3, wide.bytes() * 2);
-      for (const int64_t rows : {1, 9, 40}) {
+      for (const int64_t rows : {1, 9, 20, 64}) {
         const Matrix x = random_matrix(DType::bf16, rows, k, 6);
         EXPECT_TRUE(product(*keeping, x, kept).same(product(*widening, x, wide)))
             << name(dtype) << ", " << rows << " x " << k << " x " << n;
@@ -62,13 +62,13 @@ TEST_P(CudaBlocksTest, best_ids_are_those_of_widened_weights) {
   for (const DType dtype : kFormats) {
     const Blocks blocks(dtype, 130, 96, 5);
     const WeightSource source{.parts = {&blocks.tensor}, .name = "w"};
-    for (const int64_t rows : {1, 9, 40}) {
+    for (const int64_t rows : {1, 9, 20, 64}) {
       const Matrix x = random_matrix(DType::bf16, rows, 96, 6);
       const auto best = [&](Backend& of) {
         const Weight weight = of.prepare_weight(source);
-        const Resident in(of, x), room(of, Matrix(DType::f32, rows, 130)),
-            values(of, Matrix(DType::f32, rows, 5)), ids(of, Matrix(DType::i32, rows, 5));
-        ops::linear_top_k(of, values, ids, room, in, {&weight, 1});
+        const Resident in(of, x), values(of, Matrix(DType::f32, rows, 5)),
+            ids(of, Matrix(DType::i32, rows, 5));
+        ops::linear_top_k(of, values, ids, in, {&weight, 1});
         return std::pair(values.fetch(), ids.fetch());
       };
       const auto kept = best(*keeping), wide = best(*widening);
@@ -83,14 +83,16 @@ TEST_P(CudaBlocksTest, gate_and_up_are_interleaved) {
     const Blocks gate(dtype, 48, 64, 7), up(dtype, 48, 64, 8);
     const WeightSource source{
         .parts = {&gate.tensor, &up.tensor}, .pack = Pack::interleave, .name = "gate_up"};
-    const Matrix x = random_matrix(DType::bf16, 3, 64, 9);
-    const auto run = [&](Backend& on) {
-      const Resident in(on, x), out(on, Matrix(DType::bf16, 3, 48));
-      const Weight weight = on.prepare_weight(source);
-      ops::linear(on, out, in, weight, Epilogue::silu_mul);
-      return out.fetch();
-    };
-    EXPECT_TRUE(run(*keeping).same(run(*widening))) << name(dtype);
+    for (const int64_t rows : {1, 3, 200}) {
+      const Matrix x = random_matrix(DType::bf16, rows, 64, 9);
+      const auto run = [&](Backend& on) {
+        const Resident in(on, x), out(on, Matrix(DType::bf16, rows, 48));
+        const Weight weight = on.prepare_weight(source);
+        ops::linear(on, out, in, weight, Epilogue::silu_mul);
+        return out.fetch();
+      };
+      EXPECT_TRUE(run(*keeping).same(run(*widening))) << name(dtype) << ", " << rows;
+    }
   }
 }
 

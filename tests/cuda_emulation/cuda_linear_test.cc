@@ -39,13 +39,15 @@ TEST_P(CudaLinearTest, stores_products_of_any_shape) {
 }
 
 TEST_P(CudaLinearTest, adds_to_the_residual) {
-  const Layer layer(*backend, 70, 64, 3);
-  const Matrix x = random_matrix(dtype(), 9, 64, 4);
-  const Matrix before = random_matrix(DType::f32, 9, 70, 5);
-  const Matrix out = product(*backend, x, layer.packed, Epilogue::add, before);
-  for (int64_t r = 0; r < 9; ++r) {
-    for (int64_t c = 0; c < 70; ++c) {
-      ASSERT_NEAR(out.at(r, c), before.at(r, c) + layer.expected(x, r, c), 1e-5);
+  const Layer layer(*backend, 35, 64, 3);
+  for (const int64_t rows : {1, 9, 64, 200}) {
+    const Matrix x = random_matrix(dtype(), rows, 64, 4);
+    const Matrix before = random_matrix(DType::f32, rows, 35, 5);
+    const Matrix out = product(*backend, x, layer.packed, Epilogue::add, before);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < 35; ++c) {
+        ASSERT_NEAR(out.at(r, c), before.at(r, c) + layer.expected(x, r, c), 1e-5);
+      }
     }
   }
 }
@@ -57,23 +59,27 @@ TEST_P(CudaLinearTest, multiplies_gate_and_up) {
   const HostTensor g = host_tensor(gate), u = host_tensor(up);
   const Weight packed =
       backend->prepare_weight({.parts = {&g, &u}, .pack = Pack::interleave, .name = "gate_up"});
-  const Matrix x = random_matrix(dtype(), 5, k, 8);
-  const Matrix out = product(*backend, x, packed, Epilogue::silu_mul, Matrix(dtype(), 5, half));
-  for (int64_t r = 0; r < 5; ++r) {
-    for (int64_t c = 0; c < half; ++c) {
-      double a = 0, b = 0;
-      for (int64_t i = 0; i < k; ++i) {
-        a += x.at(r, i) * gate.at(c, i);
-        b += x.at(r, i) * up.at(c, i);
+  for (const int64_t rows : {1, 5, 64, 200}) {
+    const Matrix x = random_matrix(dtype(), rows, k, 8);
+    const Matrix out =
+        product(*backend, x, packed, Epilogue::silu_mul, Matrix(dtype(), rows, half));
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < half; ++c) {
+        double a = 0, b = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          a += x.at(r, i) * gate.at(c, i);
+          b += x.at(r, i) * up.at(c, i);
+        }
+        const double expected = silu(a) * b;
+        ASSERT_NEAR(out.at(r, c), expected, 1e-5 + GetParam().rounding() * std::abs(expected));
       }
-      const double expected = silu(a) * b;
-      ASSERT_NEAR(out.at(r, c), expected, 1e-5 + GetParam().rounding() * std::abs(expected));
     }
   }
 }
 
 TEST_P(CudaLinearTest, adds_silu_to_its_input) {
-  for (const Shape s : {Shape{11, 96, 96}, Shape{5, 192, 96}, Shape{3, 96, 33}, Shape{1, 64, 32}}) {
+  for (const Shape s : {Shape{11, 96, 96}, Shape{5, 192, 96}, Shape{3, 96, 33}, Shape{1, 64, 32},
+                        Shape{64, 64, 33}, Shape{200, 32, 17}}) {
     const Layer layer(*backend, s.n, s.k, 9);
     const Matrix x = random_matrix(dtype(), s.rows, s.k, 10);
     const Matrix out =

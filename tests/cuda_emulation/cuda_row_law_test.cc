@@ -74,11 +74,12 @@ TEST_P(CudaRowLawTest, of_embeddings) {
 }
 
 TEST_P(CudaRowLawTest, of_the_best) {
-  const Matrix logits = random_matrix(DType::f32, 1, 5000, 11);
+  const Layer layer(*backend, 300, 1088, 3);
+  const Matrix x = random_matrix(dtype(), 1, 1088, 11);
   const auto run = [&](int64_t rows) {
-    const Resident in(*backend, with_company(logits, rows, 12)),
+    const Resident in(*backend, with_company(x, rows, 12)),
         values(*backend, Matrix(DType::f32, rows, 10)), ids(*backend, Matrix(DType::i32, rows, 10));
-    ops::top_k(*backend, values, ids, in);
+    ops::linear_top_k(*backend, values, ids, in, {&layer.packed, 1});
     return std::pair(values.fetch(), ids.fetch());
   };
   const auto alone = run(1);
@@ -146,6 +147,35 @@ TEST_P(CudaRowLawTest, of_commits) {
     EXPECT_EQ(alone.first.at(64 + 63, c), key.at(0, 80 + c));
     EXPECT_EQ(alone.second.at(64 + 63, c), value.at(0, 80 + c));
   }
+}
+
+// Of two layers, the kept rows alone, on either side of a page's border.
+TEST_P(CudaRowLawTest, of_commits_of_what_was_kept) {
+  KvLayout cache{nullptr, nullptr, dtype(), 2, 3, 1, 64};
+  const auto side = static_cast<int64_t>(cache.bytes_per_side() / block_bytes(dtype())) / 64;
+  const Resident keys(*backend, Matrix(dtype(), side, 64)),
+      values(*backend, Matrix(dtype(), side, 64));
+  cache.keys = keys.view().data;
+  cache.values = values.view().data;
+  const Matrix fresh = random_matrix(dtype(), 2 * 5, 64, 19),
+               other = random_matrix(dtype(), 2 * 5, 64, 20);
+  Matrix kept(DType::i32, 1, 5);
+  for (const int row : {0, 2, 3}) kept.view().row<int32_t>(0)[row] = 1;
+  const std::vector<CommitRow> targets = {
+      {0, 2, 63}, {1, 0, 64}, {2, 0, 64}, {3, 0, 65}, {4, 1, 66}};
+  ops::commit(*backend, cache, Resident(*backend, fresh), Resident(*backend, other), targets,
+              Resident(*backend, kept));
+  const Matrix k = keys.fetch(), v = values.fetch();
+  Matrix expected_k(dtype(), side, 64), expected_v(dtype(), side, 64);
+  for (int64_t layer = 0; layer < 2; ++layer) {
+    for (const CommitRow& to : targets) {
+      if (kept.view().row<int32_t>(0)[to.row] == 0) continue;
+      const int64_t at = (layer * 3 + to.page) * 64 + to.position % 64;
+      expected_k.copy_row(at, fresh, layer * 5 + to.row);
+      expected_v.copy_row(at, other, layer * 5 + to.row);
+    }
+  }
+  EXPECT_TRUE(k.same(expected_k) && v.same(expected_v));
 }
 
 }  // namespace

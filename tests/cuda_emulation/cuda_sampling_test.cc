@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "device_case.h"
 
@@ -36,29 +35,6 @@ std::vector<int32_t> best_first(const Matrix& logits, int64_t row) {
   return ids;
 }
 
-TEST_P(CudaSamplingTest, top_k_sorts_and_prefers_low_ids) {
-  for (const int64_t vocab : {1, 3, 101, 5000, 9001}) {
-    for (const int64_t k : {1, 3, 10}) {
-      if (k > vocab) continue;
-      const Matrix logits = logits_of(3, vocab);
-      const Resident in(*backend, logits), values(*backend, Matrix(DType::f32, 3, k)),
-          ids(*backend, Matrix(DType::i32, 3, k));
-      ops::top_k(*backend, values, ids, in);
-      const Matrix best = values.fetch(), at = ids.fetch();
-      for (int64_t r = 0; r < 3; ++r) {
-        const auto order = best_first(logits, r);
-        for (int64_t i = 0; i < k; ++i) {
-          const int32_t id = at.view().row<int32_t>(r)[i];
-          ASSERT_EQ(id, order[static_cast<size_t>(i)]) << vocab << ", " << k;
-          if (!std::isnan(logits.at(r, id))) {
-            ASSERT_EQ(best.at(r, i), logits.at(r, id));
-          }
-        }
-      }
-    }
-  }
-}
-
 SampleRow row_for(int64_t row, float temperature) {
   return {.row = row, .temperature = temperature, .seed = 77, .position = 1000 + row};
 }
@@ -66,8 +42,13 @@ SampleRow row_for(int64_t row, float temperature) {
 // The noise is the CPU's but for the last bits of its logarithms: over rows this random no draw is
 // so close that they would decide.
 TEST_P(CudaSamplingTest, draws_what_the_cpu_draws) {
-  for (const int64_t vocab : {1, 7, 101, 4096, 9001}) {
-    const int64_t rows = 8;
+  for (const auto& [rows, vocab] : {std::pair<int64_t, int64_t>{8, 1},
+                                    {8, 7},
+                                    {8, 101},
+                                    {1, 4096},
+                                    {8, 9001},
+                                    {64, 33},
+                                    {200, 101}}) {
     const Matrix logits = logits_of(rows, vocab);
     const Resident in(*backend, logits);
     for (const float temperature : {0.0f, 0.7f, 1.5f, 1e-40f}) {
@@ -144,6 +125,32 @@ TEST_P(CudaSamplingTest, posterior_is_the_softmax) {
           EXPECT_NEAR(log_probs[r][i], wanted[r][i], 2e-5);
         }
       }
+    }
+  }
+}
+
+// In float64, of many rows over odd vocabularies.
+TEST_P(CudaSamplingTest, posterior_of_many_rows_is_the_softmax) {
+  for (const auto& [count, vocab] : {std::pair<int64_t, int64_t>{1, 1}, {64, 33}, {200, 257}}) {
+    const Matrix logits = random_matrix(DType::f32, count, vocab, 9, 2.0f);
+    const Resident in(*backend, logits);
+    const std::vector<int32_t> token = {static_cast<int32_t>(vocab - 1)};
+    std::vector<float> found(static_cast<size_t>(count)), entropies(found.size());
+    std::vector<PosteriorRow> rows;
+    for (int64_t r = 0; r < count; ++r) {
+      rows.push_back({.draw = row_for(r, 0.8f),
+                      .tokens = token,
+                      .log_probs = std::span(found).subspan(static_cast<size_t>(r), 1),
+                      .entropy = &entropies[static_cast<size_t>(r)]});
+    }
+    ops::posterior(*backend, in, rows);
+    for (int64_t r = 0; r < count; ++r) {
+      double sum = 0, entropy = 0;
+      for (int64_t i = 0; i < vocab; ++i) sum += std::exp(logits.at(r, i) / 0.8);
+      const auto log_prob = [&](int64_t i) { return logits.at(r, i) / 0.8 - std::log(sum); };
+      for (int64_t i = 0; i < vocab; ++i) entropy -= std::exp(log_prob(i)) * log_prob(i);
+      ASSERT_NEAR(found[static_cast<size_t>(r)], log_prob(vocab - 1), 2e-5) << r;
+      ASSERT_NEAR(entropies[static_cast<size_t>(r)], entropy, 2e-5) << r;
     }
   }
 }
