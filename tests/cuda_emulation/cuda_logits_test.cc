@@ -212,7 +212,7 @@ std::vector<int32_t> ranked(const Matrix& logits, int64_t row) {
 TEST_P(CudaLogitsTest, top_k_is_that_of_stored_logits) {
   for (const Shape& shape : {Shape{1, 32, 70}, {3, 1056, 300}, {64, 32, 131}}) {
     const Weight weights[] = {tied_head(*backend, shape.vocab, shape.k, 0.5f),
-                              tied_head(*backend, shape.vocab, shape.k, NAN)};
+                              tied_head(*backend, shape.vocab, shape.k, 3.0f)};
     const int64_t rows = 2 * shape.rows;
     const Resident x(*backend, random_matrix(dtype(), rows, shape.k, 8)),
         logits(*backend, Matrix(DType::f32, rows, shape.vocab));
