@@ -10,7 +10,8 @@
 namespace medusa {
 
 /// A weight (out_features, in_features) that is not trained, row-major in the format it is stored
-/// in. Views memory that somebody else owns, often a mapped file.
+/// in, or as BackboneTrainBackend::hold() made it. Views memory that somebody else owns, often a
+/// mapped file.
 struct FrozenMatrix {
   const void* data = nullptr;
   DType dtype = DType::f32;
@@ -62,6 +63,8 @@ class WeightGradients {
 /// The law is TrainBackend's.
 class BackboneTrainBackend : public TrainBackend {
  public:
+  /// A frozen weight as verbs take it, valid as long as both the back end and `w` are.
+  virtual FrozenMatrix hold(const FrozenMatrix& w) = 0;
   virtual void embed(Tensor out, const FrozenMatrix& table, std::span<const int32_t> ids) = 0;
 
   // y f32 (rows, padded out) (+)= x C · Wᵀ; columns beyond out_features become zero.
@@ -89,6 +92,13 @@ class BackboneTrainBackend : public TrainBackend {
   // dgate, dup C; dy f32.
   virtual void silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) = 0;
 
+  virtual void copy(Tensor out, Tensor x) = 0;  // of one type and shape
+  // Columns first_column .. of out: the given rows of x, of one type; rows beyond them become zero.
+  virtual void gather(Tensor out, int64_t first_column, Tensor x,
+                      std::span<const int32_t> rows) = 0;
+  // f32: row rows[i] of out (+)= row i of x. No row is named twice.
+  virtual void scatter(Tensor out, Tensor x, std::span<const int32_t> rows, bool accumulate) = 0;
+
   virtual void add(Tensor out, Tensor x) = 0;                            // f32
   virtual void add_bias(Tensor y, const float* bias) = 0;                // to every row
   virtual void scale(Tensor out, Tensor x, float factor) = 0;            // out C = factor · x f32
@@ -107,5 +117,12 @@ class BackboneTrainBackend : public TrainBackend {
 /// The fastest one this machine runs, or the one MEDUSA_CPU_ISA names.
 std::shared_ptr<BackboneTrainBackend> make_cpu_backbone_train_backend(ComputeType compute_type,
                                                                       int num_threads);
+
+/// As make_cuda_train_backend() and make_train_backend().
+std::shared_ptr<BackboneTrainBackend> make_cuda_backbone_train_backend(ComputeType compute_type,
+                                                                       int device);
+std::shared_ptr<BackboneTrainBackend> make_backbone_train_backend(const std::string& device,
+                                                                  ComputeType compute_type,
+                                                                  int num_threads);
 
 }  // namespace medusa

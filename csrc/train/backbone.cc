@@ -1,7 +1,6 @@
 #include "train/backbone.h"
 
 #include <cmath>
-#include <cstring>
 
 #include "base/check.h"
 
@@ -114,7 +113,7 @@ void Backbone::turn(Tensor x, Tensor raw, const BackboneVector& norm, const Docu
                     const PassOptions& pass) const {
   const int64_t d = config_.head_dim;
   if (!norm.empty()) {
-    std::memcpy(raw.data, x.data, x.bytes());
+    backend_.copy(raw, x);
     const Tensor heads{x.data, DType::f32, x.rows * x.cols / d, d};
     backend_.rms_norm(heads, {raw.data, DType::f32, heads.rows, d}, norm.data(pass.trained),
                       config_.rms_norm_eps);
@@ -172,11 +171,11 @@ void Backbone::forward(Tensor out, std::span<const int32_t> tokens, const Docume
   const Tensor x = f32(x_, documents.num_rows(), config_.hidden_size);
   backend_.embed(x, embedding_.rows(pass.trained), tokens);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    if (pass.keep) std::memcpy(checkpoint(i, x.rows).data, x.data, x.bytes());
+    if (pass.keep) backend_.copy(checkpoint(i, x.rows), x);
     attend(i, x, documents, pass);
     apply(x, layers_[i].down, expand(i, x, pass), true, pass);
   }
-  if (pass.keep) std::memcpy(checkpoint(layers_.size(), x.rows).data, x.data, x.bytes());
+  if (pass.keep) backend_.copy(checkpoint(layers_.size(), x.rows), x);
   backend_.rms_norm(out, x, final_norm_.data(pass.trained), config_.rms_norm_eps);
 }
 
@@ -185,7 +184,7 @@ void Backbone::backward(Tensor dout, std::span<const int32_t> tokens, const Docu
   const Tensor x = f32(x_, dout.rows, dout.cols);
   norm_backward(dout, dout, checkpoint(layers_.size(), dout.rows), final_norm_, false);
   for (size_t i = layers_.size(); i-- > 0;) {
-    std::memcpy(x.data, checkpoint(i, x.rows).data, x.bytes());
+    backend_.copy(x, checkpoint(i, x.rows));
     const Input attended = attend(i, x, documents, pass);
     backward_mlp(i, dout, x, expand(i, x, pass), pass);
     backward_attention(i, dout, attended, documents, pass);

@@ -84,7 +84,7 @@ class Backbone {
   }
   Tensor checkpoint(size_t layer, int64_t rows) const;
   void allocate(int64_t rows);
-  Rope rope() const { return {cos_.data(), sin_.data(), config_.rope_interleaved}; }
+  Rope rope() const { return {cos_.data(false), sin_.data(false), config_.rope_interleaved}; }
   AttentionShape attention_shape() const;
 
   Input drop(const Buffer& whole, const Buffer& dropped, int64_t rows, int64_t cols, uint32_t site,
@@ -121,7 +121,7 @@ class Backbone {
   const Parameter *lm_head_a_ = nullptr, *lm_head_b_ = nullptr;
   BackboneVector final_norm_;
   std::vector<Layer> layers_;
-  std::vector<float> cos_, sin_;  // (positions, head_dim / 2)
+  BackboneVector cos_, sin_;  // (positions, head_dim / 2)
 
   Buffer checkpoints_;                // f32 [layer] (rows, hidden), and the last layer's output
   Buffer x_;                          // f32 (rows, hidden)

@@ -51,10 +51,10 @@ Backbone::Backbone(BackboneTrainBackend& backend, const ModelConfig& config,
     inputs_ = backend.allocate_panels(max_rows_, widest(config));
   }
   const int64_t hidden = config.hidden_size;
-  const std::string embedding = "model.embed_tokens.weight";
-  const std::string output = config.tie_word_embeddings ? embedding : "lm_head.weight";
-  embedding_ = load_matrix(tensors, embedding, config.vocab_size, hidden);
-  lm_head_.weight = load_matrix(tensors, output, config.vocab_size, hidden);
+  embedding_ = load_matrix(tensors, "model.embed_tokens.weight", config.vocab_size, hidden);
+  lm_head_.weight = config.tie_word_embeddings
+                        ? embedding_.tied()
+                        : load_matrix(tensors, "lm_head.weight", config.vocab_size, hidden);
   attach(lm_head_, "lm_head");
   lm_head_a_ = parameter(text(kAdapterPrefix, "lm_head.lora_A.weight"));
   lm_head_b_ = parameter(text(kAdapterPrefix, "lm_head.lora_B.weight"));
@@ -80,7 +80,8 @@ void Backbone::attach(AdaptedLinear& linear, const std::string& module) {
 
 BackboneMatrix Backbone::load_matrix(const TensorMap& tensors, const std::string& name, int64_t out,
                                      int64_t in) const {
-  return {frozen(tensors, name, out, in), parameter(name)};
+  const FrozenMatrix stored = frozen(tensors, name, out, in);
+  return {stored, backend_.hold(stored), parameter(name)};
 }
 
 BackboneVector Backbone::find_vector(const TensorMap& tensors, const std::string& name,
@@ -127,13 +128,16 @@ Backbone::Layer Backbone::load_layer(const TensorMap& tensors, int index) {
 
 void Backbone::make_rope_table() {
   const std::vector<double> frequencies = rope_frequencies(config_);
+  std::vector<float> cos, sin;
   for (int64_t position = 0; position < max_rows_; ++position) {
     for (const double frequency : frequencies) {
       const double angle = static_cast<double>(position) * frequency;
-      cos_.push_back(static_cast<float>(std::cos(angle)));
-      sin_.push_back(static_cast<float>(std::sin(angle)));
+      cos.push_back(static_cast<float>(std::cos(angle)));
+      sin.push_back(static_cast<float>(std::sin(angle)));
     }
   }
+  cos_ = BackboneVector(backend_, cos, nullptr);
+  sin_ = BackboneVector(backend_, sin, nullptr);
 }
 
 void Backbone::allocate(int64_t rows) {

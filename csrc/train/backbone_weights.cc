@@ -13,11 +13,12 @@ BackboneVector::BackboneVector(BackboneTrainBackend& backend, std::span<const fl
   if (master != nullptr) std::copy(loaded.begin(), loaded.end(), master->weights.begin());
 }
 
-BackboneMatrix::BackboneMatrix(const FrozenMatrix& loaded, const Parameter* master)
-    : loaded_(loaded), wide_(loaded), copy_(loaded), master_(master) {
+BackboneMatrix::BackboneMatrix(const FrozenMatrix& stored, const FrozenMatrix& held,
+                               const Parameter* master)
+    : stored_(stored), loaded_(held), wide_(held), copy_(held), master_(master) {
   if (master == nullptr) return;
-  dequantize(master->weights.data(), loaded.data, loaded.dtype,
-             loaded.out_features * loaded.in_features);
+  dequantize(master->weights.data(), stored.data, stored.dtype,
+             stored.out_features * stored.in_features);
   wide_.data = master->weights.data();
   wide_.dtype = DType::f32;
 }

@@ -29,12 +29,17 @@ class BackboneVector {
   const Parameter* master_ = nullptr;
 };
 
-/// A matrix as it was loaded and, where all weights are trained, its f32 master.
+/// A matrix as it was loaded, held by the back end, and, where all weights are trained, its f32
+/// master.
 class BackboneMatrix {
  public:
   BackboneMatrix() = default;
-  /// As BackboneVector's.
-  BackboneMatrix(const FrozenMatrix& loaded, const Parameter* master);
+  /// As BackboneVector's. `stored` is what the host reads, `held` what the back end does.
+  BackboneMatrix(const FrozenMatrix& stored, const FrozenMatrix& held, const Parameter* master);
+  /// The same weights under another name.
+  BackboneMatrix tied() const { return {stored_, loaded_, master_}; }
+
+  const FrozenMatrix& stored() const { return stored_; }
 
   /// What products read: of a master a copy in C, which refresh() makes.
   const FrozenMatrix& product(bool trained) const { return trained ? copy_ : loaded_; }
@@ -44,6 +49,7 @@ class BackboneMatrix {
   void refresh(BackboneTrainBackend& backend);
 
  private:
+  FrozenMatrix stored_;
   FrozenMatrix loaded_, wide_, copy_;  // all the same where it is frozen
   const Parameter* master_ = nullptr;
   Buffer storage_;  // of a copy in bf16

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/check.h"
 #include "tensor/quants.h"
@@ -9,7 +10,9 @@
 namespace medusa {
 namespace {
 
-constexpr int64_t kChunkRows = 256;  // whose logits exist at a time
+constexpr int64_t kChunkRows = 256;      // whose logits exist at a time
+constexpr int kBackbone = 0, kBase = 1;  // slots of scores
+constexpr int kFirstHead = 2;
 
 int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
 
@@ -49,21 +52,24 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
   }
   const auto count = static_cast<size_t>(chunk_rows_);
   targets_.resize(count);
+  rows_.resize(count);
+  std::iota(rows_.begin(), rows_.end(), 0);
   weights_.resize(count);
   divergences_.resize(count);
-  scores_.resize(count);
+  scores_.resize(count * static_cast<size_t>(kFirstHead + num_heads_));
   const auto buffer = [&](DType dtype, int64_t cols) {
     return backend.allocate(static_cast<size_t>(chunk_rows_ * cols) * block_bytes(dtype));
   };
   for (Buffer* b : {&states_, &dropped_, &teacher_}) *b = buffer(dtype_, hidden_);
   for (Buffer* b : {&state_grad_, &dropped_grad_}) *b = buffer(DType::f32, hidden_);
   if (grounded) embedded_ = buffer(DType::f32, hidden_);
+  if (grounded) narrow_ = buffer(dtype_, hidden_);
   for (Buffer* b : {&logits_, &teacher_logits_}) *b = buffer(DType::f32, padded_vocab_);
   grad_ = buffer(dtype_, padded_vocab_);
 }
 
 HostTensor JointLosses::draft_rows(std::vector<float>& storage) const {
-  const FrozenMatrix& w = backbone_.lm_head().weight.product(false);
+  const FrozenMatrix& w = backbone_.lm_head().weight.stored();
   const size_t bytes =
       static_cast<size_t>(hidden_ / block_elements(w.dtype)) * block_bytes(w.dtype);
   storage.resize(static_cast<size_t>(draft_vocab_ * hidden_));
@@ -93,30 +99,23 @@ void JointLosses::for_each_chunk(const PaddedBatch& batch, const Body& body) {
 
 Tensor JointLosses::gather(const Buffer& to, Tensor states, const Chunk& chunk) const {
   const Tensor out = view(to, dtype_, chunk.padded, hidden_);
-  std::memset(out.data, 0, out.bytes());
-  for (size_t i = 0; i < chunk.rows.size(); ++i) {
-    std::memcpy(out.row<char>(static_cast<int64_t>(i)), states.row<char>(chunk.rows[i]),
-                out.row_bytes());
-  }
+  backend_.gather(out, 0, states, chunk.rows);
   return out;
 }
 
 Tensor JointLosses::head_input(Tensor states, const PaddedBatch& batch, const Chunk& chunk) {
   const Tensor x = network_->input(chunk.padded);
-  std::memset(x.data, 0, x.bytes());
-  const auto rows = static_cast<int64_t>(chunk.rows.size());
-  for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(x.row<char>(i), states.row<char>(i), states.row_bytes());
-  }
+  const auto rows = std::span<const int32_t>(rows_).first(chunk.rows.size());
+  backend_.gather(x, 0, states, rows);
   if (!grounded_) return x;
   roots_.clear();
   for (const int32_t row : chunk.rows) roots_.push_back(batch.root(row));
-  const Tensor wide = view(embedded_, DType::f32, rows, hidden_);
+  const auto count = static_cast<int64_t>(rows.size());
+  const Tensor wide = view(embedded_, DType::f32, count, hidden_);
+  const Tensor narrow = view(narrow_, dtype_, count, hidden_);
   backend_.embed(wide, backbone_.embedding().rows(true), roots_);
-  for (int64_t i = 0; i < rows; ++i) {
-    const Tensor behind{x.row<char>(i) + states.row_bytes(), dtype_, 1, hidden_};
-    backend_.narrow(behind, wide.slice(i, 1));
-  }
+  backend_.narrow(narrow, wide);
+  backend_.gather(x, hidden_, narrow, rows);
   return x;
 }
 
@@ -147,23 +146,36 @@ void JointLosses::backward(Tensor grad, Tensor states, Tensor teacher, const Pad
   for_each_chunk(batch, [&](const Chunk& chunk, uint32_t first) {
     const Tensor x = gather(states_, states, chunk);
     const Tensor dx = view(state_grad_, DType::f32, chunk.padded, hidden_);
-    std::memset(dx.data, 0, dx.bytes());
+    backend_.zero(dx);
     Dropout own = noise;
     own.first_row += first;
     if (scales.backbone > 0) {
-      sums.backbone += lm_backward(dx, x, teacher, batch, chunk, scales.backbone, own);
+      lm_backward(dx, x, teacher, batch, chunk, scales.backbone, own);
     }
-    heads_backward(dx, x, batch, chunk, scales, sums);
-    for (size_t i = 0; grad.data != nullptr && i < chunk.rows.size(); ++i) {
-      std::memcpy(grad.row<char>(chunk.rows[i]), dx.row<char>(static_cast<int64_t>(i)),
-                  dx.row_bytes());
-    }
+    heads_backward(dx, x, batch, chunk, scales);
+    if (grad.data != nullptr) backend_.scatter(grad, dx, chunk.rows, false);
+    backend_.wait();
+    add_sums(sums, scales, chunk);
   });
 }
 
-// Returns the sum of the rows' losses.
-double JointLosses::lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
-                                const Chunk& chunk, double scale, const Dropout& noise) {
+void JointLosses::add_sums(LossSums& sums, const LossScales& scales, const Chunk& chunk) const {
+  const bool divergence = loss_ == BackboneLoss::divergence;
+  for (size_t i = 0; i < chunk.rows.size(); ++i) {
+    if (scales.backbone > 0) {
+      sums.backbone += divergence ? divergences_[i] : -double{score(kBackbone, i).log_prob};
+    }
+    for (size_t k = 0; k < scales.heads.size(); ++k) {
+      if (scales.heads[k] == 0) continue;
+      const TargetScore& own = score(kFirstHead + static_cast<int>(k), i);
+      sums.heads[k] -= own.log_prob;
+      sums.correct[k] += own.rank == 0;
+    }
+  }
+}
+
+void JointLosses::lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
+                              const Chunk& chunk, double scale, const Dropout& noise) {
   Tensor dropped = x;
   if (noise.probability > 0 && backbone_.lm_head().lora) {
     dropped = view(dropped_, dtype_, x.rows, hidden_);
@@ -173,19 +185,15 @@ double JointLosses::lm_backward(Tensor dx, Tensor x, Tensor teacher, const Padde
   const Tensor grad = view(grad_, dtype_, x.rows, padded_vocab_);
   const std::span<const int32_t> targets = lm_targets(batch, chunk);
   const auto factor = static_cast<float>(scale);
-  double loss = 0;
   if (loss_ == BackboneLoss::cross_entropy) {
-    backend_.cross_entropy(grad, scores_, student, vocab_, targets, factor);
-    for (size_t i = 0; i < chunk.rows.size(); ++i) loss -= scores_[i].log_prob;
+    backend_.cross_entropy(grad, scores(kBackbone), student, vocab_, targets, factor);
   } else {
     for (size_t i = 0; i < targets.size(); ++i) weights_[i] = targets[i] >= 0 ? factor : 0;
     const Tensor base = gather(teacher_, teacher, chunk);
     backend_.divergence(grad, divergences_, student, logits(teacher_logits_, base, base, false),
                         vocab_, {weights_.data(), targets.size()});
-    for (size_t i = 0; i < chunk.rows.size(); ++i) loss += divergences_[i];
   }
   lm_gradient(dx, grad, x, dropped, noise);
-  return loss;
 }
 
 void JointLosses::lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped,
@@ -201,21 +209,17 @@ void JointLosses::lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped,
 }
 
 void JointLosses::heads_backward(Tensor dx, Tensor states, const PaddedBatch& batch,
-                                 const Chunk& chunk, const LossScales& scales, LossSums& sums) {
+                                 const Chunk& chunk, const LossScales& scales) {
   const Tensor x = head_input(states, batch, chunk);
   network_->begin_chunk(x);
   for (int k = 0; k < num_heads_; ++k) {
     const auto head = static_cast<size_t>(k);
     if (scales.heads[head] == 0) continue;
     network_->forward(k, x, head_targets(batch, chunk, k), static_cast<float>(scales.heads[head]),
-                      scores_);
+                      scores(kFirstHead + k));
     network_->backward(k, x);
     backend_.add(dx, network_->state_gradient(x.rows));
     if (grounded_ && backbone_.trains_all()) add_root_gradient(chunk);
-    for (size_t i = 0; i < chunk.rows.size(); ++i) {
-      sums.heads[head] -= scores_[i].log_prob;
-      sums.correct[head] += scores_[i].rank == 0;
-    }
   }
 }
 
@@ -246,18 +250,19 @@ void JointLosses::evaluate_lm(Tensor x, Tensor teacher, const PaddedBatch& batch
   const std::span<const int32_t> targets = lm_targets(batch, chunk);
   for (const bool trained : {true, false}) {
     const Tensor rows = trained ? x : teacher;
-    backend_.cross_entropy(grad, scores_, logits(logits_, rows, rows, trained), vocab_, targets, 1);
-    const std::span<float> to = trained ? out.log_prob : out.base_log_prob;
-    for (size_t i = 0; i < chunk.rows.size(); ++i) {
-      to[static_cast<size_t>(chunk.rows[i])] = scores_[i].log_prob;
-    }
+    backend_.cross_entropy(grad, scores(trained ? kBackbone : kBase),
+                           logits(logits_, rows, rows, trained), vocab_, targets, 1);
   }
   for (size_t i = 0; i < targets.size(); ++i) weights_[i] = targets[i] >= 0 ? 1.0f : 0.0f;
   backend_.divergence(grad, divergences_, logits(logits_, x, x, true),
                       logits(teacher_logits_, teacher, teacher, false), vocab_,
                       {weights_.data(), targets.size()});
+  backend_.wait();
   for (size_t i = 0; i < chunk.rows.size(); ++i) {
-    out.divergence[static_cast<size_t>(chunk.rows[i])] = static_cast<float>(divergences_[i]);
+    const auto row = static_cast<size_t>(chunk.rows[i]);
+    out.log_prob[row] = score(kBackbone, i).log_prob;
+    out.base_log_prob[row] = score(kBase, i).log_prob;
+    out.divergence[row] = static_cast<float>(divergences_[i]);
   }
 }
 
@@ -265,11 +270,15 @@ void JointLosses::evaluate_heads(Tensor states, const PaddedBatch& batch, const 
                                  const JointScores& out) {
   const Tensor x = head_input(states, batch, chunk);
   for (int k = 0; k < num_heads_; ++k) {
-    network_->forward(k, x, head_targets(batch, chunk, k), 1, scores_);
+    network_->forward(k, x, head_targets(batch, chunk, k), 1, scores(kFirstHead + k));
+  }
+  backend_.wait();
+  for (int k = 0; k < num_heads_; ++k) {
     for (size_t i = 0; i < chunk.rows.size(); ++i) {
       const auto at = static_cast<size_t>(chunk.rows[i] * num_heads_ + k);
-      out.head_log_prob[at] = scores_[i].log_prob;
-      out.head_rank[at] = scores_[i].rank;
+      const TargetScore& own = score(kFirstHead + k, i);
+      out.head_log_prob[at] = own.log_prob;
+      out.head_rank[at] = own.rank;
     }
   }
 }

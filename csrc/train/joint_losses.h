@@ -52,11 +52,12 @@ class JointLosses {
   Tensor gather(const Buffer& to, Tensor states, const Chunk& chunk) const;
   Tensor head_input(Tensor states, const PaddedBatch& batch, const Chunk& chunk);
   Tensor logits(const Buffer& to, Tensor x, Tensor dropped, bool trained);
-  double lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
-                     const Chunk& chunk, double scale, const Dropout& noise);
+  void lm_backward(Tensor dx, Tensor x, Tensor teacher, const PaddedBatch& batch,
+                   const Chunk& chunk, double scale, const Dropout& noise);
   void lm_gradient(Tensor dx, Tensor grad, Tensor x, Tensor dropped, const Dropout& noise);
   void heads_backward(Tensor dx, Tensor states, const PaddedBatch& batch, const Chunk& chunk,
-                      const LossScales& scales, LossSums& sums);
+                      const LossScales& scales);
+  void add_sums(LossSums& sums, const LossScales& scales, const Chunk& chunk) const;
   void add_root_gradient(const Chunk& chunk);
   void evaluate_lm(Tensor x, Tensor teacher, const PaddedBatch& batch, const Chunk& chunk,
                    const JointScores& scores);
@@ -64,6 +65,13 @@ class JointLosses {
                       const JointScores& scores);
   std::span<const int32_t> lm_targets(const PaddedBatch& batch, const Chunk& chunk);
   std::span<const int32_t> head_targets(const PaddedBatch& batch, const Chunk& chunk, int head);
+  std::span<TargetScore> scores(int slot) {
+    return std::span(scores_).subspan(static_cast<size_t>(slot * chunk_rows_),
+                                      static_cast<size_t>(chunk_rows_));
+  }
+  const TargetScore& score(int slot, size_t row) const {
+    return scores_[static_cast<size_t>(slot * chunk_rows_) + row];
+  }
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const {
     return {buffer.data(), dtype, rows, cols};
   }
@@ -79,14 +87,14 @@ class JointLosses {
   std::unique_ptr<HeadNetwork> network_;
   std::unique_ptr<Lora> draft_lora_;  // V2: lm_head's adapter over the draft vocabulary
 
-  std::vector<int32_t> targets_;
-  std::vector<int32_t> roots_;  // of the chunk's rows, where heads are grounded
+  std::vector<int32_t> targets_, rows_;  // rows_: 0, 1, 2, ...
+  std::vector<int32_t> roots_;           // of the chunk's rows, where heads are grounded
   std::vector<float> weights_;
   std::vector<double> divergences_;
-  std::vector<TargetScore> scores_;
-  Buffer states_, dropped_, teacher_;      // C (chunk rows, hidden)
-  Buffer state_grad_, dropped_grad_;       // f32 (chunk rows, hidden)
-  Buffer embedded_;                        // f32 (chunk rows, hidden)
+  std::vector<TargetScore> scores_;    // [slot] of a chunk: 0 and 1 the backbone's, then the heads'
+  Buffer states_, dropped_, teacher_;  // C (chunk rows, hidden)
+  Buffer state_grad_, dropped_grad_;   // f32 (chunk rows, hidden)
+  Buffer embedded_, narrow_;           // f32, C (chunk rows, hidden) of roots
   Buffer logits_, teacher_logits_, grad_;  // f32, f32, C (chunk rows, padded vocab)
 };
 

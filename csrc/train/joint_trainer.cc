@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "backend/backbone_train_backend.h"
 #include "base/check.h"
@@ -30,6 +29,7 @@ struct JointTrainer::Impl {
        std::vector<int32_t> token_map, bool grounded);
 
   void initialise();
+  void refresh();
   std::vector<PaddedBatch> prepare(std::span<const TokenBatch> batches) const;
   LossScales scales(const std::vector<PaddedBatch>& batches, int64_t step, JointReport& report);
   void accumulate(const PaddedBatch& batch, size_t index, int64_t step, const LossScales& scales,
@@ -95,8 +95,13 @@ void JointTrainer::Impl::initialise() {
       p.weights[static_cast<size_t>(i)] = static_cast<float>(bound * (word * 0x1p-31 - 1));
     }
   }
+  refresh();
+}
+
+void JointTrainer::Impl::refresh() {
   backbone.refresh();
   losses.refresh();
+  backend->wait();
 }
 
 std::vector<PaddedBatch> JointTrainer::Impl::prepare(std::span<const TokenBatch> batches) const {
@@ -150,9 +155,10 @@ void JointTrainer::Impl::accumulate(const PaddedBatch& batch, size_t index, int6
   Dropout noise = pass.noise;
   noise.site = static_cast<uint32_t>(backbone.sites());
   Tensor grad{gradient.data(), DType::f32, batch.rows(), hidden};
-  std::memset(grad.data, 0, grad.bytes());
+  backend->zero(grad);
   losses.backward(joint ? grad : Tensor{}, own, base, batch, scales, noise, sums);
   if (joint) backbone.backward(grad, batch.tokens(), documents, pass);
+  backend->wait();
 }
 
 void JointTrainer::Impl::begin_stage() {
@@ -228,6 +234,7 @@ JointReport JointTrainer::step(std::span<const TokenBatch> batches) {
   update.learning_rate *= impl_->options.heads_learning_rate_multiple;
   impl_->losses.heads().parameters().update(*impl_->backend, update);
   impl_->losses.refresh();
+  impl_->backend->wait();
   impl_->steps = report.step;
   return report;
 }
@@ -251,6 +258,7 @@ std::vector<float> JointTrainer::hidden_states(const TokenBatch& batch, bool tra
   const PaddedBatch padded(batch, impl_->limits());
   const Tensor own = impl_->states(impl_->student, padded.rows());
   impl_->backbone.forward(own, padded.tokens(), padded.documents(), {.trained = trained});
+  impl_->backend->wait();
   std::vector<float> out(batch.tokens.size() * static_cast<size_t>(impl_->hidden));
   for (size_t i = 0; i < out.size(); ++i) {
     out[i] = own.dtype == DType::f32 ? own.row<float>(0)[i] : to_float(own.row<bf16>(0)[i]);
@@ -259,10 +267,7 @@ std::vector<float> JointTrainer::hidden_states(const TokenBatch& batch, bool tra
 }
 
 std::span<const Parameter> JointTrainer::parameters() const { return impl_->all; }
-void JointTrainer::refresh() {
-  impl_->backbone.refresh();
-  impl_->losses.refresh();
-}
+void JointTrainer::refresh() { impl_->refresh(); }
 int64_t JointTrainer::num_steps() const { return impl_->steps; }
 void JointTrainer::set_num_steps(int64_t steps) {
   const int64_t total = total_steps(impl_->options);

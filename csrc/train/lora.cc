@@ -18,6 +18,11 @@ LoraWorkspace::LoraWorkspace(BackboneTrainBackend& backend, int64_t rows, int64_
       low_panels_(backend.allocate_panels(rows, rank)),
       input_panels_(backend.allocate_panels(rows, columns)) {}
 
+void LoraWorkspace::reserve_weights(int64_t elements) {
+  const size_t bytes = static_cast<size_t>(elements) * block_bytes(backend_.compute_dtype());
+  if (bytes > weights_.bytes()) weights_ = backend_.allocate(bytes);
+}
+
 Lora::Lora(BackboneTrainBackend& backend, LoraWorkspace& workspace, const Parameter& a,
            const Parameter& b, float scale, std::span<const int32_t> rows)
     : backend_(backend),
@@ -32,26 +37,24 @@ Lora::Lora(BackboneTrainBackend& backend, LoraWorkspace& workspace, const Parame
       a_backward_(backend.allocate_panels(rank_, in_)),
       b_forward_(backend.allocate_panels(rank_, padded(out()))),
       b_backward_(backend.allocate_panels(padded(out()), rank_)) {
-  some_rows_.resize(rows_.size() * static_cast<size_t>(rank_));
+  workspace.reserve_weights(std::max(rank_ * in_, padded(out()) * rank_));
+  if (!rows_.empty()) {
+    some_rows_ = backend.allocate(rows_.size() * static_cast<size_t>(rank_) * sizeof(float));
+  }
 }
 
 void Lora::refresh() {
   const DType c = backend_.compute_dtype();
-  const int64_t most = std::max(rank_ * in_, padded(out()) * rank_);
-  const Buffer narrow = backend_.allocate(static_cast<size_t>(most) * block_bytes(c));
-  const Tensor a{narrow.data(), c, rank_, in_};
+  void* narrow = workspace_.weights_.data();
+  const Tensor a{narrow, c, rank_, in_};
   backend_.narrow(a, {a_.weights.data(), DType::f32, rank_, in_});
   backend_.pack_transposed(a_forward_, a);
   backend_.pack(a_backward_, a);
-  const float* weights = b_.weights.data();
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    std::copy_n(weights + rows_[i] * rank_, rank_,
-                some_rows_.begin() + static_cast<int64_t>(i) * rank_);
-  }
-  if (!rows_.empty()) weights = some_rows_.data();
-  const Tensor b{narrow.data(), c, padded(out()), rank_};
-  std::fill_n(b.row<char>(out()), b.bytes() - static_cast<size_t>(out()) * b.row_bytes(), 0);
-  backend_.narrow(b.slice(0, out()), {const_cast<float*>(weights), DType::f32, out(), rank_});
+  const Tensor whole{b_.weights.data(), DType::f32, b_.shape[0], rank_};
+  const Tensor b{narrow, c, padded(out()), rank_};
+  if (b.rows > out()) backend_.zero(b.slice(out(), b.rows - out()));
+  if (!rows_.empty()) backend_.gather(some_rows(), 0, whole, rows_);
+  backend_.narrow(b.slice(0, out()), rows_.empty() ? whole : some_rows());
   backend_.pack_transposed(b_forward_, b);
   backend_.pack(b_backward_, b);
 }
@@ -91,12 +94,8 @@ void Lora::add_output_gradient(Tensor dy) const {
                    true);
     return;
   }
-  backend_.outer({some_rows_.data(), DType::f32, out(), rank_}, dy, workspace_.low_panels_, false);
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const float* from = some_rows_.data() + static_cast<int64_t>(i) * rank_;
-    float* to = b_.gradients.data() + rows_[i] * rank_;
-    for (int64_t c = 0; c < rank_; ++c) to[c] += from[c];
-  }
+  backend_.outer(some_rows(), dy, workspace_.low_panels_, false);
+  backend_.scatter({b_.gradients.data(), DType::f32, b_.shape[0], rank_}, some_rows(), rows_, true);
 }
 
 }  // namespace medusa

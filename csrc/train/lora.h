@@ -18,10 +18,13 @@ class LoraWorkspace {
 
  private:
   friend class Lora;
+  void reserve_weights(int64_t elements);  // while no verb is under way
+
   BackboneTrainBackend& backend_;
   Buffer wide_;        // f32 (rows, rank)
   Buffer low_, grad_;  // C (rows, rank)
   Panels low_panels_, input_panels_;
+  Buffer weights_;  // C, of one adapter's larger matrix
 };
 
 /// y += scale · x · Aᵀ · Bᵀ beside a frozen product (Hu et al. 2021). A (rank, in), B (out, rank);
@@ -30,7 +33,7 @@ class Lora {
  public:
   static int64_t padded_rank(int64_t rank) { return (rank + 31) / 32 * 32; }
 
-  /// `rows`: those of B that count, in this order (a trimmed vocabulary); empty: all.
+  /// `rows`: those of B that count, in this order and each once (a trimmed vocabulary); empty: all.
   Lora(BackboneTrainBackend& backend, LoraWorkspace& workspace, const Parameter& a,
        const Parameter& b, float scale, std::span<const int32_t> rows = {});
 
@@ -43,6 +46,7 @@ class Lora {
  private:
   Tensor low_rows(Tensor x) const;  // scale · x · Aᵀ in C
   void add_output_gradient(Tensor dy) const;
+  Tensor some_rows() const { return {some_rows_.data(), DType::f32, out(), rank_}; }
   int64_t out() const { return rows_.empty() ? b_.shape[0] : static_cast<int64_t>(rows_.size()); }
 
   BackboneTrainBackend& backend_;
@@ -51,9 +55,9 @@ class Lora {
   float scale_;
   int64_t rank_, in_;
   std::vector<int32_t> rows_;
-  Panels a_forward_, a_backward_;         // B = Aᵀ, A
-  Panels b_forward_, b_backward_;         // B = Bᵀ, B
-  mutable std::vector<float> some_rows_;  // (rows, rank) of B or of its gradient
+  Panels a_forward_, a_backward_;  // B = Aᵀ, A
+  Panels b_forward_, b_backward_;  // B = Bᵀ, B
+  Buffer some_rows_;               // f32 (rows, rank) of B or of its gradient
 };
 
 }  // namespace medusa

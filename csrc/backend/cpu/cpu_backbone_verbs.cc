@@ -199,6 +199,34 @@ void CpuTrainBackend::silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Ten
   });
 }
 
+void CpuTrainBackend::copy(Tensor out, Tensor x) { std::memcpy(out.data, x.data, x.bytes()); }
+
+void CpuTrainBackend::gather(Tensor out, int64_t first_column, Tensor x,
+                             std::span<const int32_t> rows) {
+  const size_t offset = static_cast<size_t>(first_column) * block_bytes(x.dtype);
+  for (int64_t r = 0; r < out.rows; ++r) {
+    char* to = out.row<char>(r) + offset;
+    const auto at = static_cast<size_t>(r);
+    if (at < rows.size()) {
+      std::memcpy(to, x.row<char>(rows[at]), x.row_bytes());
+    } else {
+      std::memset(to, 0, x.row_bytes());
+    }
+  }
+}
+
+void CpuTrainBackend::scatter(Tensor out, Tensor x, std::span<const int32_t> rows,
+                              bool accumulate) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    float *to = out.row<float>(rows[i]), *from = x.row<float>(static_cast<int64_t>(i));
+    if (accumulate) {
+      for (int64_t c = 0; c < x.cols; ++c) to[c] += from[c];
+    } else {
+      std::memcpy(to, from, x.row_bytes());
+    }
+  }
+}
+
 void CpuTrainBackend::add(Tensor out, Tensor x) {
   each_row(x.rows,
            [&](int64_t r) { kernels_.add[kF32](out.row<float>(r), x.row<float>(r), x.cols); });

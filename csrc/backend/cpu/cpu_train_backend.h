@@ -43,6 +43,7 @@ class CpuTrainBackend final : public BackboneTrainBackend, public WeightGradient
   void adamw(std::span<float> weights, std::span<const float> grads, std::span<float> mean,
              std::span<float> square, const AdamW& options) override;
 
+  FrozenMatrix hold(const FrozenMatrix& w) override { return w; }
   void embed(Tensor out, const FrozenMatrix& table, std::span<const int32_t> ids) override;
   void linear(Tensor y, Tensor x, const FrozenMatrix& w, bool accumulate) override;
   void linear_backward(Tensor dx, Tensor dy, const FrozenMatrix& w, bool accumulate) override;
@@ -59,6 +60,9 @@ class CpuTrainBackend final : public BackboneTrainBackend, public WeightGradient
                           const AttentionShape& shape) override;
   void silu_mul(Tensor out, Tensor gate, Tensor up) override;
   void silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) override;
+  void copy(Tensor out, Tensor x) override;
+  void gather(Tensor out, int64_t first_column, Tensor x, std::span<const int32_t> rows) override;
+  void scatter(Tensor out, Tensor x, std::span<const int32_t> rows, bool accumulate) override;
   void add(Tensor out, Tensor x) override;
   void add_bias(Tensor y, const float* bias) override;
   void scale(Tensor out, Tensor x, float factor) override;
