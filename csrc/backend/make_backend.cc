@@ -1,8 +1,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "backend/backbone_train_backend.h"
 #include "backend/backend.h"
-#include "backend/train_backend.h"
 #include "base/check.h"
 
 namespace medusa {
@@ -40,12 +40,20 @@ std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
   return make_cuda_backend(options, cuda_number(device));
 }
 
-std::shared_ptr<TrainBackend> make_train_backend(const std::string& device,
-                                                 ComputeType compute_type, int num_threads) {
+std::shared_ptr<BackboneTrainBackend> make_backbone_train_backend(const std::string& device,
+                                                                  ComputeType compute_type,
+                                                                  int num_threads) {
   check(compute_type != ComputeType::float16,
         "dtype: gradients underflow in float16; train in bfloat16 or float32");
-  if (device == "cpu" || device == "auto") return make_cpu_train_backend(compute_type, num_threads);
-  return make_cuda_train_backend(compute_type, cuda_number(device));
+  if (device == "cpu" || device == "auto") {
+    return make_cpu_backbone_train_backend(compute_type, num_threads);
+  }
+  return make_cuda_backbone_train_backend(compute_type, cuda_number(device));
+}
+
+std::shared_ptr<TrainBackend> make_train_backend(const std::string& device,
+                                                 ComputeType compute_type, int num_threads) {
+  return make_backbone_train_backend(device, compute_type, num_threads);
 }
 
 }  // namespace medusa

@@ -155,6 +155,11 @@ void CudaTrainBackend::adamw(std::span<float> weights, std::span<const float> gr
 }  // namespace cuda
 
 std::shared_ptr<TrainBackend> make_cuda_train_backend(ComputeType compute_type, int device) {
+  return make_cuda_backbone_train_backend(compute_type, device);
+}
+
+std::shared_ptr<BackboneTrainBackend> make_cuda_backbone_train_backend(ComputeType compute_type,
+                                                                       int device) {
   cuda::choose_device(device);
   return std::make_shared<cuda::CudaTrainBackend>(compute_type, device);
 }

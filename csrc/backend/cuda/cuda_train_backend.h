@@ -5,15 +5,17 @@
 #include <string>
 #include <vector>
 
-#include "backend/cuda/kernels.h"
+#include "backend/backbone_train_backend.h"
+#include "backend/cuda/backbone_kernels.h"
 #include "backend/cuda/queue.h"
 #include "backend/cuda/transfer.h"
-#include "backend/train_backend.h"
+#include "base/thread_pool.h"
 
 namespace medusa::cuda {
 
-/// Queues kernels on a stream of its own. B of a product is row-major here: (inner, columns).
-class CudaTrainBackend : public TrainBackend {
+/// Queues kernels on a stream of its own. B of a product is row-major here: (inner, columns). Verbs
+/// of heads are in cuda_train_backend.cc, a backbone's in cuda_backbone_verbs.cc.
+class CudaTrainBackend final : public BackboneTrainBackend {
  public:
   CudaTrainBackend(ComputeType type, int device);
 
@@ -39,6 +41,34 @@ class CudaTrainBackend : public TrainBackend {
   void adamw(std::span<float> weights, std::span<const float> grads, std::span<float> mean,
              std::span<float> square, const AdamW& options) override;
 
+  FrozenMatrix hold(const FrozenMatrix& w) override;
+  void embed(Tensor out, const FrozenMatrix& table, std::span<const int32_t> ids) override;
+  void linear(Tensor y, Tensor x, const FrozenMatrix& w, bool accumulate) override;
+  void linear_backward(Tensor dx, Tensor dy, const FrozenMatrix& w, bool accumulate) override;
+  void outer(Tensor c, Tensor a, const Panels& b, bool accumulate) override;
+  void rms_norm(Tensor out, Tensor x, const float* weight, float eps) override;
+  void rms_norm_backward(Tensor dx, Tensor dy, Tensor x, const float* weight, float eps,
+                         bool accumulate) override;
+  void rotate(Tensor x, std::span<const int32_t> positions, const Rope& rope, int64_t head_dim,
+              bool inverse) override;
+  void attention(Tensor out, Tensor q, Tensor k, Tensor v, const Documents& documents,
+                 const AttentionShape& shape) override;
+  void attention_backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor q, Tensor k,
+                          Tensor v, const Documents& documents,
+                          const AttentionShape& shape) override;
+  void silu_mul(Tensor out, Tensor gate, Tensor up) override;
+  void silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) override;
+  void copy(Tensor out, Tensor x) override;
+  void gather(Tensor out, int64_t first_column, Tensor x, std::span<const int32_t> rows) override;
+  void scatter(Tensor out, Tensor x, std::span<const int32_t> rows, bool accumulate) override;
+  void add(Tensor out, Tensor x) override;
+  void add_bias(Tensor y, const float* bias) override;
+  void scale(Tensor out, Tensor x, float factor) override;
+  void dropout(Tensor out, Tensor x, const Dropout& noise) override;
+  void add_dropped(Tensor out, Tensor x, const Dropout& noise) override;
+  void divergence(Tensor grad, std::span<double> divergences, Tensor student, Tensor teacher,
+                  int64_t vocab, std::span<const float> weights) override;
+
  private:
   /// For the thread that calls.
   Queue& bound() {
@@ -50,6 +80,8 @@ class CudaTrainBackend : public TrainBackend {
   static int64_t stride(const Panels& b) { return b.count() * 16; }
   void load_piece(Tensor out, int64_t first_column, const HostTensor& from,
                   std::span<const int64_t> rows);
+  void hold_rows(Queue& queue, void* to, const FrozenMatrix& w, int64_t row, int64_t rows);
+  TrainAttentionArgs with_tiles(TrainAttentionArgs args, const Documents& documents);
 
   const DType dtype_;
   const int device_;
@@ -57,6 +89,11 @@ class CudaTrainBackend : public TrainBackend {
   Arrivals arrivals_;       // results that wait() brings
   Mirror targets_;          // of cross_entropy()
   std::vector<char> rows_;  // of the host, gathered
+
+  std::vector<Buffer> held_;    // frozen weights
+  std::vector<float> widened_;  // some rows of one
+  ThreadPool packers_{0};       // that widen them
+  Mirror indices_, positions_, tiles_, weights_;
 };
 
 }  // namespace medusa::cuda

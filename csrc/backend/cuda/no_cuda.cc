@@ -1,5 +1,5 @@
+#include "backend/backbone_train_backend.h"
 #include "backend/backend.h"
-#include "backend/train_backend.h"
 #include "medusa/device.h"
 #include "medusa/error.h"
 
@@ -12,6 +12,10 @@ std::string why_no_cuda() {
 }
 
 std::shared_ptr<Backend> make_cuda_backend(const LoadOptions&, int) {
+  throw DeviceError(why_no_cuda());
+}
+
+std::shared_ptr<BackboneTrainBackend> make_cuda_backbone_train_backend(ComputeType, int) {
   throw DeviceError(why_no_cuda());
 }
 
