@@ -149,6 +149,7 @@ void take_training(py::dict& left, TrainerOptions& t) {
   take(left, "weight_decay", t.weight_decay);
   take(left, "max_grad_norm", t.max_grad_norm);
   take(left, "num_threads", t.num_threads);
+  take(left, "device", t.device);
   take(left, "seed", t.seed);
   take<ComputeType>(left, "compute_type", t.compute_type,
                     {{"bfloat16", ComputeType::bfloat16}, {"float32", ComputeType::float32}});

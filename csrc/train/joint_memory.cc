@@ -60,6 +60,14 @@ int64_t activations(int64_t layers, const Sizes& s) {
   return s.rows * (4 * f32 + s.c * narrow + 12 * s.hidden);
 }
 
+// Frozen weights, which a device holds in C; the CPU reads them where they are.
+int64_t held(const ModelConfig& m, const JointTrainerOptions& o, const Sizes& s) {
+  if (o.training.device == "auto" || o.training.device == "cpu") return 0;
+  const int64_t layer = s.hidden * (2 * s.q + 2 * s.kv + 3 * s.inner);
+  const int64_t tables = (m.tie_word_embeddings ? 1 : 2) * s.vocab * s.hidden;
+  return s.c * (m.num_hidden_layers * layer + tables);
+}
+
 }  // namespace
 
 size_t JointTrainer::memory_estimate(const ModelConfig& config, const JointTrainerOptions& options,
@@ -68,7 +76,8 @@ size_t JointTrainer::memory_estimate(const ModelConfig& config, const JointTrain
   const int64_t losses = s.chunk * (s.vocab * (8 + s.c) + s.hidden * (12 + 3 * s.c));
   const int64_t input = grounded ? 2 * s.hidden : s.hidden;
   return static_cast<size_t>(backbone(config, options, s) + heads(options, draft_vocab, input, s) +
-                             activations(config.num_hidden_layers, s) + losses);
+                             activations(config.num_hidden_layers, s) + held(config, options, s) +
+                             losses);
 }
 
 }  // namespace medusa

@@ -68,7 +68,8 @@ JointTrainer::Impl::Impl(const ModelConfig& config, const TensorMap& tensors,
     : options(o),
       hidden(config.hidden_size),
       vocab(config.vocab_size),
-      backend(make_cpu_backbone_train_backend(o.training.compute_type, o.training.num_threads)),
+      backend(make_backbone_train_backend(o.training.device, o.training.compute_type,
+                                          o.training.num_threads)),
       backbone(*backend, config, tensors, o),
       losses(*backend, backbone, config, o, std::move(token_map), grounded) {
   const auto bytes = static_cast<size_t>((o.max_rows + 31) / 32 * 32 * hidden) * sizeof(float);

@@ -96,7 +96,8 @@ class JointTrainer {
  public:
   /// `tensors` are viewed and must outlive the trainer. `token_map`: tokens that heads may name;
   /// empty: all. `grounded` heads see the root's embedding beside the state. Throws
-  /// ModelFormatError naming the tensor, InvalidArgument for options out of range.
+  /// ModelFormatError naming the tensor, InvalidArgument for options out of range, DeviceError for
+  /// a device that this build or machine does not have, or that trains adapters only.
   JointTrainer(const ModelConfig& config, const TensorMap& tensors,
                const JointTrainerOptions& options, std::vector<int32_t> token_map = {},
                bool grounded = false);

@@ -75,6 +75,7 @@ def train(
             weight_format=weight_format,
             initial_heads=initial_heads,
             max_tree_nodes=max_tree_nodes,
+            device=device,
             num_threads=threads,
             restart=restart,
         )
@@ -109,8 +110,8 @@ def train(
 
 
 _WITH_RECIPE = {
-    "model", "data", "output", "recipe", "dtype", "weight_format", "initial_heads", "max_tree_nodes", "threads",
-    "restart", "json",
+    "model", "data", "output", "recipe", "dtype", "weight_format", "initial_heads", "max_tree_nodes", "device",
+    "threads", "restart", "json",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medusa_native.arguments import check_device
 from medusa_native.checks import check_integer
 from medusa_native.errors import InvalidArgument
 from medusa_native.heads import FINGERPRINT, fingerprint, open_heads
@@ -102,6 +103,7 @@ def train_recipe(
     initial_heads: str | Path | None = None,
     max_tree_nodes: int = 64,
     validate_steps: int = 50,
+    device: str = "auto",
     num_threads: int | None = None,
     checkpoint_seconds: float = 120.0,
     restart: bool = False,
@@ -140,6 +142,10 @@ def train_recipe(
         Root included.
     validate_steps
         Updates between two validations; there is one before the first and after every stage, too.
+    device
+        "cpu", "cuda", "cuda:1": where heads and backbone are computed; "auto": the CPU. Each
+        device's bits are its own, so unfinished work goes on where it began. A GPU trains heads and
+        adapters only.
     num_threads
         None: all cores.
     checkpoint_seconds
@@ -156,6 +162,8 @@ def train_recipe(
     InvalidArgument
         A parameter or a value of the recipe is out of range, a file cannot be read or written, or
         `output` holds unfinished work of others.
+    DeviceError
+        This build or machine does not have the device, or it does not train what the recipe says.
     ModelFormatError
         A checkpoint is damaged, or a Hugging Face folder cannot describe the model to be written.
     OutOfMemory
@@ -167,6 +175,7 @@ def train_recipe(
         dtype, weight_format, validation_fraction, max_tree_nodes, validate_steps
     )
     settings.check()
+    check_device(device)
     chosen = load_recipe(recipe)
     folder = Path(output)
     work = prepare_folder(folder, restart)
@@ -174,7 +183,9 @@ def train_recipe(
     if chosen.all_weights:
         require_describable(backbone)
     start = None if initial_heads is None else open_heads(initial_heads, backbone)
-    run = JointRun(chosen, settings, backbone, Path(data), num_threads or 0, progress, start)
+    run = JointRun(
+        chosen, settings, backbone, Path(data), num_threads or 0, device, progress, start
+    )
     with writing(folder):
         run.load()
         found = run.fit(work / "checkpoint", folder / "train_log.jsonl", checkpoint_seconds)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def core_options(
-    recipe: Recipe, settings: JointSettings, updates: Sequence[Update], num_threads: int
+    recipe: Recipe,
+    settings: JointSettings,
+    updates: Sequence[Update],
+    num_threads: int,
+    device: str,
 ) -> dict[str, Any]:
     """Return the options of `_core.JointTrainer`."""
     heads, lora = recipe.heads, recipe.lora
@@ -42,6 +46,7 @@ def core_options(
         "max_rows": max(32, recipe.sequence_length),
         "compute_type": settings.dtype,
         "num_threads": num_threads,
+        "device": device,
     }
     if lora is not None:
         options |= {

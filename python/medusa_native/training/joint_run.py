@@ -30,7 +30,7 @@ from medusa_native.training.packing import (
 )
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers
-from medusa_native.training.settings import digest, file_digest
+from medusa_native.training.settings import device_part, digest, file_digest
 from medusa_native.training.training_log import TrainingLog
 
 if TYPE_CHECKING:
@@ -54,11 +54,12 @@ class JointRun:
         backbone: Checkpoint,
         data: Path,
         num_threads: int,
+        device: str,
         progress: bool | None,
         initial_heads: HeadsCheckpoint | None = None,
     ) -> None:
         self._recipe, self._settings, self._shown = recipe, settings, progress
-        self._threads = num_threads
+        self._threads, self._device = num_threads, device
         config = backbone.config
         self._vocab = int(config["vocab_size"])
         longest = min(config["max_position_embeddings"], recipe.sequence_length)
@@ -79,7 +80,7 @@ class JointRun:
         self._key = digest(
             asdict(recipe) | {"description": ""}, asdict(settings), fingerprint(backbone),
             file_digest(data), digest_of(self._initial),
-            [] if self.token_map is None else self.token_map.tolist(),
+            [] if self.token_map is None else self.token_map.tolist(), *device_part(device),
         )  # fmt: skip
         self._backbone = backbone
 
@@ -93,10 +94,14 @@ class JointRun:
     def load(self) -> None:
         """Start the trainer, if there is memory for it."""
         config = _core.ModelConfig(**self._backbone.config)
-        options = core_options(self._recipe, self._settings, self.updates, self._threads)
+        options = core_options(
+            self._recipe, self._settings, self.updates, self._threads, self._device
+        )
         grounded = self._recipe.heads.grounded
         vocab = self._vocab if self.token_map is None else len(self.token_map)
-        needed = _core.joint_memory_estimate(config, vocab, grounded, **options)
+        # A device takes or refuses what the trainer needs when it starts.
+        on_host = not device_part(self._device)
+        needed = _core.joint_memory_estimate(config, vocab, grounded, **options) if on_host else 0
         widened = self._settings.weight_format == "widened"
         require_memory(needed, self._backbone, self._settings, self._recipe.all_weights)
         tensors = {
