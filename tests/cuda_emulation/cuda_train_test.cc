@@ -46,7 +46,7 @@ TEST_P(CudaTrainTest, loads_rows_of_the_host_behind_others) {
 
 // Of more bytes than go up in one piece, and none at all.
 TEST_P(CudaTrainTest, loads_more_rows_than_one_piece_holds) {
-  constexpr int64_t kCols = 32, kRows = (int64_t{1} << 24) / (kCols * 4) + 3;
+  constexpr int64_t kCols = 4096, kRows = (int64_t{1} << 24) / (kCols * 4) + 3;
   const Matrix from = random_matrix(DType::f32, 5, kCols, 1);
   std::vector<int64_t> rows(kRows);
   for (int64_t i = 0; i < kRows; ++i) rows[static_cast<size_t>(i)] = i % 5;
