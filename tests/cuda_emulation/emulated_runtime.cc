@@ -4,6 +4,7 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <iterator>
 #include <map>
 #include <new>
 #include <set>
@@ -112,6 +113,15 @@ void check_device_memory() {
                   " bytes of device memory");
     }
   }
+}
+
+DeviceRange device_range(const void* at) {
+  const auto next = allocations.upper_bound(at);
+  if (next == allocations.begin()) return {};
+  const auto& [data, bytes] = *std::prev(next);
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  return reinterpret_cast<uintptr_t>(at) - first < bytes ? DeviceRange{first, bytes}
+                                                         : DeviceRange{};
 }
 
 void set_device_memory(size_t bytes) { memory = bytes; }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 
 struct CUstream_st;
@@ -13,6 +14,13 @@ void enqueue(CUstream_st* stream, std::function<void()> work, bool early = false
 
 /// Throws Error if bytes around any of the emulated device's memory were written.
 void check_device_memory();
+/// One piece of the emulated device's memory.
+struct DeviceRange {
+  uintptr_t first = 0;
+  size_t bytes = 0;
+};
+/// The one that holds `at`; without bytes if there is none.
+DeviceRange device_range(const void* at);
 /// Memory of the emulated device; what is asked for beyond it fails as it does on a GPU.
 void set_device_memory(size_t bytes);
 /// Kernels that streams have run so far, and how often the host waited for a stream.
