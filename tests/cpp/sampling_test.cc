@@ -68,6 +68,52 @@ TEST_P(SamplingTest, products_are_ranked_a_weight_for_each_share_of_the_rows) {
   EXPECT_THROW(ops::linear_top_k(*backend, values, ids, five, weights), InvalidArgument);
 }
 
+// Bit for bit what ranking the stored product gives, whatever the rows and the threads.
+TEST_P(SamplingTest, products_are_ranked_as_if_they_were_stored) {
+  for (const int threads : {1, 2, 3}) {
+    const auto backend = GetParam().backend(threads);
+    for (const int64_t n : {1, 5, 33, 200, 3001}) {
+      Layer layer(*backend, n, 64, 7);
+      for (const int64_t rows : {1, 3, 33}) {
+        const Matrix x = random_matrix(GetParam().dtype(), rows, 64, 8),
+                     stored(DType::f32, rows, n);
+        ops::linear(*backend, stored, x, layer.packed, Epilogue::store);
+        for (const int64_t k : {int64_t{1}, std::min<int64_t>(n, 10), std::min<int64_t>(n, 64)}) {
+          const Matrix values(DType::f32, rows, k), ids(DType::i32, rows, k);
+          const Matrix expected_values(DType::f32, rows, k), expected_ids(DType::i32, rows, k);
+          for (int64_t r = 0; r < rows; ++r) best_of(expected_values, expected_ids, stored, r);
+          ops::linear_top_k(*backend, values, ids, x, {&layer.packed, 1});
+          ASSERT_TRUE(values.same(expected_values)) << n << " " << rows << " " << k;
+          ASSERT_TRUE(ids.same(expected_ids)) << n << " " << rows << " " << k;
+          ASSERT_TRUE(values.guards_intact() && ids.guards_intact());
+        }
+      }
+    }
+  }
+}
+
+TEST_P(SamplingTest, ranking_a_product_knows_ties_infinities_and_nan) {
+  const auto backend = GetParam().backend(2);
+  const int64_t n = 100, k = 32;
+  Matrix x(GetParam().dtype(), 2, k), w(GetParam().dtype(), n, k), bias(DType::f32, 1, n);
+  for (const int64_t i : {90, 40, 41}) bias.set(0, i, 2);  // all there is to the first row
+  x.set(1, 0, kInfinity);                                  // infinite sums, and NaN where w is 0
+  w.set(70, 0, 1);
+  w.set(50, 0, 1);
+  w.set(1, 0, -1);
+  const HostTensor weight = host_tensor(w), biases = host_vector(bias);
+  const Weight packed =
+      backend->prepare_weight({.parts = {&weight}, .biases = {&biases}, .name = "w"});
+  const Matrix values(DType::f32, 2, 5), ids(DType::i32, 2, 5);
+  ops::linear_top_k(*backend, values, ids, x, {&packed, 1});
+  const auto row = [&](int64_t r) {
+    const auto* first = ids.view().row<int32_t>(r);
+    return std::vector<int32_t>(first, first + 5);
+  };
+  EXPECT_EQ(row(0), (std::vector<int32_t>{40, 41, 90, 0, 1}));
+  EXPECT_EQ(row(1), (std::vector<int32_t>{50, 70, 0, 1, 2}));
+}
+
 TEST_P(SamplingTest, argmax_takes_the_lowest_id_on_ties) {
   const auto backend = GetParam().backend();
   for (int64_t n : {1, 3, 16, 63, 64, 200, 49157}) {

@@ -8,16 +8,17 @@
 
 #include "backend/cpu/attention.h"
 #include "backend/cpu/commit.h"
+#include "backend/cpu/greedy_acceptance.h"
 #include "backend/cpu/logprobs.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/packed_rows.h"
 #include "backend/cpu/posterior.h"
+#include "backend/cpu/products.h"
 #include "backend/cpu/sample.h"
 #include "backend/cpu/scratch.h"
 #include "backend/cpu/segments.h"
 #include "base/check.h"
 #include "base/thread_pool.h"
-#include "tensor/block_codes.h"
 #include "tensor/quants.h"
 
 namespace medusa {
@@ -25,12 +26,7 @@ namespace cpu {
 namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 11;  // of cheap work worth a second thread
-constexpr int64_t kWeightBytesPerThread = 1 << 15;
 
-static_assert(static_cast<int>(Finish::store) == static_cast<int>(Epilogue::store));
-static_assert(static_cast<int>(Finish::add) == static_cast<int>(Epilogue::add));
-static_assert(static_cast<int>(Finish::silu_mul) == static_cast<int>(Epilogue::silu_mul));
-static_assert(static_cast<int>(Finish::residual_silu) == static_cast<int>(Epilogue::residual_silu));
 static_assert(kTile == kPageSize);
 
 // Puts `values`, in the compute type, behind the first `column` elements of a row.
@@ -110,15 +106,7 @@ class CpuBackend final : public Backend {
   }
 
   void linear(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) override {
-    const LinearArgs args = linear_args(out, x, weight, epilogue);
-    const int64_t panels = (weight.out_features + kPanel - 1) / kPanel;
-    const int64_t bytes = static_cast<int64_t>(weight.storage.bytes()) / panels;
-    pool_.parallel_for(panels, std::max<int64_t>(1, kWeightBytesPerThread / bytes),
-                       [&](int64_t first, int64_t last, int) {
-                         for (const WeightSegment& s : weight.segments) {
-                           multiply(args, weight, s, first, last);
-                         }
-                       });
+    products_.linear(out, x, weight, epilogue);
   }
 
   void rope(const QkvSplit& split, Tensor qkv, std::span<const int32_t> positions,
@@ -145,14 +133,12 @@ class CpuBackend final : public Backend {
 
   void linear_top_k(Tensor values, Tensor ids, Tensor x, std::span<const Weight> weights) override {
     const int64_t share = x.rows / static_cast<int64_t>(weights.size());
-    Tensor logits{nullptr, DType::f32, x.rows, weights[0].out_features};
-    logits.data = logits_.reserve(logits.bytes());
     int64_t first = 0;
     for (const Weight& weight : weights) {
-      linear(logits.slice(first, share), x.slice(first, share), weight, Epilogue::store);
+      products_.top_k(values.slice(first, share), ids.slice(first, share), x.slice(first, share),
+                      weight);
       first += share;
     }
-    top_k(values, ids, logits);
   }
 
   void sample(std::span<int32_t> ids, Tensor logits, std::span<const SampleRow> rows) override {
@@ -174,10 +160,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  // To draw at all nodes is dear here: whoever walks draws at nodes of accepted paths alone.
-  bool accept(const Decisions&, const LogitsProduct&, const RowBatch&,
-              std::span<const AcceptSequence>, const TypicalRule&) override {
-    return false;
+  bool accept(const Decisions& out, const LogitsProduct& product, const RowBatch& batch,
+              std::span<const AcceptSequence> sequences, const TypicalRule&) override {
+    return greedy_.accept(products_, out, product, batch, sequences);
   }
 
   void commit(const KvLayout& cache, Tensor keys, Tensor values, std::span<const CommitRow> rows,
@@ -186,15 +171,6 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  void top_k(Tensor values, Tensor ids, Tensor logits) {
-    pool_.parallel_for(logits.rows, row_grain(logits.cols), [&](int64_t first, int64_t last, int) {
-      for (int64_t r = first; r < last; ++r) {
-        kernels_.top_k(values.row<float>(r), ids.row<int32_t>(r), values.cols, logits.row<float>(r),
-                       logits.cols);
-      }
-    });
-  }
-
   // body(i, scratch) for each of `count` rows of logits.
   template <class Body>
   void for_each_row(Tensor logits, size_t count, const Body& body) {
@@ -210,77 +186,13 @@ class CpuBackend final : public Backend {
                        });
   }
 
-  LinearArgs linear_args(Tensor out, Tensor x, const Weight& weight, Epilogue epilogue) {
-    LinearArgs a{};
-    a.x = x.data;
-    a.x_stride = x.cols;
-    a.rows = x.rows;
-    a.k = x.cols;
-    a.bias = static_cast<const float*>(weight.bias.data());
-    a.n = weight.out_features;
-    a.finish = static_cast<Finish>(epilogue);
-    a.residual = x.data;
-    a.residual_stride = x.cols;
-    a.out = out.data;
-    a.out_stride = out.cols;
-    for (const WeightSegment& s : weight.segments) {
-      if (s.dtype == DType::bf16) adapt_activations(a, x);
-      if (block_format(s.dtype) != nullptr && a.groups == nullptr) a.groups = quantized(x);
-    }
-    return a;
-  }
-
-  // The panels of one segment among first .. last - 1 of the whole.
-  void multiply(LinearArgs args, const Weight& weight, const WeightSegment& segment, int64_t first,
-                int64_t last) const {
-    const int64_t begin = segment.first_row / kPanel;
-    const int64_t end = (segment.first_row + segment.num_rows + kPanel - 1) / kPanel;
-    const auto bytes = static_cast<int64_t>(panel_bytes(segment.dtype, weight.in_features));
-    args.weight = static_cast<const char*>(weight.storage.data()) + segment.offset - begin * bytes;
-    const auto product = kernels_.linear[element_type(segment.dtype)];
-    if (std::max(first, begin) < std::min(last, end)) {
-      product(args, std::max(first, begin), std::min(last, end));
-    }
-  }
-
-  // Rows for products with blocks; tiles read some beyond the last.
-  const QuantizedGroup* quantized(Tensor x) {
-    const int64_t groups = x.rows * x.cols / 32;
-    const int64_t padding = kernels_.row_padding * x.cols / 32;
-    auto* out = static_cast<QuantizedGroup*>(
-        groups_.reserve(static_cast<size_t>(groups + padding) * sizeof(QuantizedGroup)));
-    pool_.parallel_for(groups, kElementsPerThread / 32, [&](int64_t first, int64_t last, int) {
-      kernels_.quantize(out, x.data, first, last);
-    });
-    return out;
-  }
-
-  // What this ISA's bf16 products want beside, or instead of, the rows themselves.
-  void adapt_activations(LinearArgs& a, Tensor x) {
-    const int64_t elements = x.rows * x.cols;
-    if (kernels_.widens_activations) {
-      auto* wide =
-          static_cast<float*>(scratch_.reserve(static_cast<size_t>(elements) * sizeof(float)));
-      const auto* narrow = x.row<uint16_t>(0);
-      pool_.parallel_for(elements, kElementsPerThread, [&](int64_t first, int64_t last, int) {
-        kernels_.widen(wide + first, narrow + first, last - first);
-      });
-      a.x = wide;
-    } else if (const int64_t rest = x.rows % kernels_.row_padding; rest > 0) {
-      const size_t bytes = static_cast<size_t>(rest) * x.row_bytes();
-      const size_t padded = static_cast<size_t>(kernels_.row_padding) * x.row_bytes();
-      auto* tail = static_cast<char*>(scratch_.reserve(padded));
-      std::memcpy(tail, x.row<char>(x.rows - rest), bytes);
-      std::memset(tail + bytes, 0, padded - bytes);
-      a.tail = tail;
-    }
-  }
-
   const KernelTable& kernels_;
   const DType compute_;
   const WeightFormat weight_format_;
   ThreadPool pool_;
-  Scratch scratch_, groups_, logits_;  // of the verb that runs
+  Scratch scratch_;  // of the verb that runs
+  Products products_{kernels_, pool_};
+  GreedyAcceptance greedy_;
 };
 
 }  // namespace

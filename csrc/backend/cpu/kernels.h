@@ -29,8 +29,16 @@ struct QuantizedGroup {
   int32_t sums[2];   // of the codes of either half
 };
 
-/// Epilogue, value for value.
-enum class Finish : uint8_t { store, add, silu_mul, residual_silu };
+/// Epilogue, value for value; then `rank`, which keeps the best columns alone.
+enum class Finish : uint8_t { store, add, silu_mul, residual_silu, rank };
+
+/// Of each row the best columns so far, best first; ties: lowest column first. Places that no
+/// column has taken hold -infinity. Columns come in rising order.
+struct Ranking {
+  float* values;  // (rows, k)
+  int32_t* ids;   // (rows, k)
+  int64_t k;
+};
 
 struct LinearArgs {
   const void* x;     // (rows, k): the compute type, or f32 where the table widens activations
@@ -47,6 +55,7 @@ struct LinearArgs {
   int64_t residual_stride;
   void* out;
   int64_t out_stride;  // elements, as all strides
+  Ranking ranking;     // rank: of all rows
 };
 
 struct RmsNormArgs {
