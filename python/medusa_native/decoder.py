@@ -46,8 +46,8 @@ class Decoder:
         Medusa heads: a folder, a file, a hub id or the name of a set in the package;
         ``"auto"``: the one shipped for this model; None: plain decoding.
     adapter
-        A LoRA adapter in PEFT's format, folder or hub id, merged into the weights as they are
-        loaded: the answers are those of the merged model. Quantised weights that it touches are
+        A LoRA adapter in PEFT's format, folder, hub id or the name of a set in the package that has
+        one, merged into the weights as they are loaded: the answers are those of the merged model. Quantised weights that it touches are
         widened to the compute type (of gate and up both), the others stay in their blocks.
     speculative_config
         A `SpeculativeConfig`, or a mapping of its parameters, instead of `heads`.

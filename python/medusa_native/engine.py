@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medusa_native import _core
 from medusa_native.arguments import core_types
 from medusa_native.errors import InvalidArgument
-from medusa_native.heads import open_heads
+from medusa_native.heads import locate_adapter, open_heads
 from medusa_native.loading import Adapter, Checkpoint, load_adapter, load_checkpoint, with_adapter
 from medusa_native.loading.casting import PLAIN_DTYPES
 from medusa_native.tokenizer import Tokenizer
@@ -141,7 +141,7 @@ def load_engine(
     heads, tree = None, _core.Tree.root_only()
     options: dict[str, Any] = dict(limits)
     if speculative is not None and speculative.model is not None:
-        opened = open_heads(speculative.model, checkpoint)
+        opened = open_heads(speculative.model, checkpoint, adapted=adapted is not None)
         heads = pack_heads(core_model, opened)
         tree, found = _tree(speculative, opened, core_model)
         tuning = tuning or found
@@ -170,7 +170,7 @@ def load_adapted(
     checkpoint = load_checkpoint(model)
     if adapter is None:
         return checkpoint, None
-    found = load_adapter(adapter, checkpoint.config)
+    found = load_adapter(locate_adapter(adapter), checkpoint.config)
     plain = PLAIN_DTYPES[core_types(dtype)["compute_type"]]
     return with_adapter(checkpoint, found, plain), found
 

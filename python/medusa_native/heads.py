@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parent / "assets" / "heads"
 FINGERPRINT = "base_model_fingerprint"
 DEFAULT = "shipped_default"  # in config.json: "auto" takes this one of several sets for a model
+ADAPTER = "medusa_adapter"  # in config.json: the folder, beside it, of the adapter of Medusa-2
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
@@ -62,8 +63,27 @@ def _locate(heads: str | Path, checkpoint: Checkpoint) -> str | Path:
     return heads if Path(heads).exists() else shipped().get(str(heads), heads)
 
 
-def open_heads(heads: str | Path, checkpoint: Checkpoint) -> HeadsCheckpoint:
-    """Map the heads' files and hold them against the model."""
+def locate_adapter(adapter: str | Path) -> str | Path:
+    """Resolve the names of shipped sets that have an adapter; a path that exists comes first.
+
+    Raises
+    ------
+    InvalidArgument
+        A set of that name has heads alone.
+    """
+    folder = None if Path(adapter).exists() else shipped().get(str(adapter))
+    if folder is None:
+        return adapter
+    inner = read_json(folder / "config.json").values.get(ADAPTER)
+    if not isinstance(inner, str):
+        raise InvalidArgument(f"adapter: a set with an adapter expected, found {adapter}: heads")
+    return folder / inner
+
+
+def open_heads(
+    heads: str | Path, checkpoint: Checkpoint, *, adapted: bool = False
+) -> HeadsCheckpoint:
+    """Map the heads' files and hold them against the model, which may have an adapter."""
     folder = _locate(heads, checkpoint)
     config = checkpoint.config
     opened = load_heads(folder, config["hidden_size"], config["vocab_size"])
@@ -72,6 +92,12 @@ def open_heads(heads: str | Path, checkpoint: Checkpoint) -> HeadsCheckpoint:
         warnings.warn(
             f"{folder}: these heads were trained for other weights than {checkpoint.path}; the "
             "answers stay exact, but few guesses will be right",
+            stacklevel=4,
+        )
+    elif ADAPTER in opened.config and not adapted:
+        warnings.warn(
+            f"{folder}: these heads were trained together with an adapter of the model, which "
+            "`adapter` does not name; the answers stay exact, but fewer guesses will be right",
             stacklevel=4,
         )
     return opened

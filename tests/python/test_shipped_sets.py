@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_adapter import save_adapter
 from tiny_model import save_heads
 
 from medusa_native import Decoder, InvalidArgument
@@ -51,3 +52,19 @@ def test_one_of_several_shipped_sets_is_the_default_and_each_has_a_name(
     monkeypatch.chdir(tmp_path / "here")
     save_heads(tmp_path / "here/a", num_heads=2, medusa_choices=[[0]])
     assert Decoder(model, "a").info()["heads"]["num_heads"] == 2  # a path comes before a name
+
+
+def test_a_shipped_set_with_an_adapter_names_both(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = fingerprint(load_checkpoint(model))
+    save_heads(tmp_path / "alone", base_model_fingerprint=own)
+    save_heads(tmp_path / "both", base_model_fingerprint=own, medusa_adapter="lora")
+    save_adapter(tmp_path / "both/lora", model)
+    monkeypatch.setattr("medusa_native.heads.SHIPPED", tmp_path)
+    info = Decoder(model, heads="both", adapter="both").info()
+    assert info["adapter"]["path"] == str(tmp_path / "both/lora")
+    with pytest.warns(UserWarning, match="both: these heads were trained together with an adapter"):
+        Decoder(model, heads="both")
+    with pytest.raises(InvalidArgument, match="set with an adapter expected, found alone: heads"):
+        Decoder(model, adapter="alone")

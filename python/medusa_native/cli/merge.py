@@ -27,9 +27,11 @@ def merge(
 
     Example: medusa-native merge -m model/ --adapter adapter/ -o merged.gguf --format gguf
     """
+    from medusa_native.heads import locate_adapter
     from medusa_native.loading import merge_adapter
 
-    path = merge_adapter(opt.resolve_model(model), adapter, output, format=format, dtype=dtype)
+    source, found = opt.resolve_model(model), locate_adapter(adapter)
+    path = merge_adapter(source, found, output, format=format, dtype=dtype)
     files = [path] if path.is_file() else sorted(path.iterdir())
     size = sum(file.stat().st_size for file in files)
     if json:

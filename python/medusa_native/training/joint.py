@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medusa_native.arguments import check_device
 from medusa_native.checks import check_integer
 from medusa_native.errors import InvalidArgument
-from medusa_native.heads import FINGERPRINT, fingerprint, open_heads
+from medusa_native.heads import ADAPTER, FINGERPRINT, fingerprint, open_heads
 from medusa_native.loading import load_checkpoint as load_backbone
 from medusa_native.loading import save_heads
 from medusa_native.training.joint_export import (
@@ -182,7 +182,7 @@ def train_recipe(
     backbone = load_backbone(model)
     if chosen.all_weights:
         require_describable(backbone)
-    start = None if initial_heads is None else open_heads(initial_heads, backbone)
+    start = None if initial_heads is None else open_heads(initial_heads, backbone, adapted=True)
     run = JointRun(
         chosen, settings, backbone, Path(data), num_threads or 0, device, progress, start
     )
@@ -206,6 +206,8 @@ def train_recipe(
         "medusa_choices": found.heads.paths,
         "validation": found.summary(),
     }
+    if adapter is not None:
+        config[ADAPTER] = adapter.name
     heads = heads_of(run.trainer, chosen.heads, run.token_map)
     path = save_heads(folder, heads, config)
     shutil.rmtree(work)
