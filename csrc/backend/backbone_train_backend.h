@@ -47,17 +47,6 @@ struct AttentionShape {
   float scale = 0;         // of q · k
 };
 
-/// What a backbone's own weights need to be trained: their gradients, f32, to which every verb
-/// adds. Those of matrices are outer products. The law is TrainBackend's.
-class WeightGradients {
- public:
-  virtual ~WeightGradients() = default;
-  // dtable (vocab, columns): row ids[r] += row r of dx f32.
-  virtual void embed_backward(float* dtable, Tensor dx, std::span<const int32_t> ids) = 0;
-  virtual void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) = 0;
-  virtual void column_sums(float* sums, Tensor x) = 0;  // x C: a bias
-};
-
 /// A backbone's arithmetic while it is trained, beside that of heads. Rows are a multiple of 32,
 /// columns of 32; activations that enter a product have the compute type C, all others are f32.
 /// The law is TrainBackend's.
@@ -110,8 +99,13 @@ class BackboneTrainBackend : public TrainBackend {
   virtual void divergence(Tensor grad, std::span<double> divergences, Tensor student,
                           Tensor teacher, int64_t vocab, std::span<const float> weights) = 0;
 
-  /// Null: this back end trains adapters only.
-  virtual WeightGradients* weight_gradients() { return nullptr; }
+  // Gradients of a backbone's own weights, f32, to which every verb adds; those of matrices are
+  // outer products. Row ids[r] of dtable (vocab, columns) += the columns of row r of dx f32, from
+  // first_column on.
+  virtual void embed_backward(Tensor dtable, Tensor dx, int64_t first_column,
+                              std::span<const int32_t> ids) = 0;
+  virtual void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) = 0;
+  virtual void column_sums(float* sums, Tensor x) = 0;  // x C: a bias
 };
 
 /// The fastest one this machine runs, or the one MEDUSA_CPU_ISA names.

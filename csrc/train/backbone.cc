@@ -85,7 +85,7 @@ void Backbone::weight_gradients(std::span<const Branch> branches, Tensor x) {
     backend_.outer({master.gradients.data(), DType::f32, master.shape[0], x.cols}, b.dy, inputs_,
                    true);
     float* bias = b.linear->bias.gradients();
-    if (bias != nullptr) weight_gradients_->column_sums(bias, b.dy);
+    if (bias != nullptr) backend_.column_sums(bias, b.dy);
   }
 }
 
@@ -94,8 +94,11 @@ void Backbone::lm_head_gradient(Tensor dy, Tensor x) {
   weight_gradients(output, x);
 }
 
-void Backbone::embedding_gradient(Tensor dx, std::span<const int32_t> tokens) {
-  weight_gradients_->embed_backward(embedding_.master()->gradients.data(), dx, tokens);
+void Backbone::embedding_gradient(Tensor dx, int64_t first_column,
+                                  std::span<const int32_t> tokens) {
+  const Parameter& master = *embedding_.master();
+  const Tensor sums{master.gradients.data(), DType::f32, master.shape[0], master.shape[1]};
+  backend_.embed_backward(sums, dx, first_column, tokens);
 }
 
 // dy may be dx.
@@ -103,7 +106,7 @@ void Backbone::norm_backward(Tensor dx, Tensor dy, Tensor x, const BackboneVecto
                              bool accumulate) {
   const float eps = config_.rms_norm_eps;
   if (norm.gradients() != nullptr) {
-    weight_gradients_->rms_norm_weight(norm.gradients(), dy, x, eps);
+    backend_.rms_norm_weight(norm.gradients(), dy, x, eps);
   }
   backend_.rms_norm_backward(dx, dy, x, norm.data(true), eps, accumulate);
 }
@@ -189,7 +192,7 @@ void Backbone::backward(Tensor dout, std::span<const int32_t> tokens, const Docu
     backward_mlp(i, dout, x, expand(i, x, pass), pass);
     backward_attention(i, dout, attended, documents, pass);
   }
-  if (trains_all()) embedding_gradient(dout, tokens);
+  if (trains_all()) embedding_gradient(dout, 0, tokens);
 }
 
 // dx, of the layer's output, becomes that of the MLP's input x.

@@ -31,7 +31,7 @@ class Backbone {
   Parameters& parameters() { return parameters_; }
   void refresh();
   const BackboneMatrix& embedding() const { return embedding_; }
-  bool trains_all() const { return weight_gradients_ != nullptr; }
+  bool trains_all() const { return trains_all_; }
   const AdaptedLinear& lm_head() const { return lm_head_; }
   const Parameter* lm_head_a() const { return lm_head_a_; }  // null: no adapter
   const Parameter* lm_head_b() const { return lm_head_b_; }
@@ -49,7 +49,7 @@ class Backbone {
   // Where all weights are trained: what losses add to their gradients. dy C (rows, padded
   // vocab), x C (rows, hidden), dx f32 (rows, hidden).
   void lm_head_gradient(Tensor dy, Tensor x);
-  void embedding_gradient(Tensor dx, std::span<const int32_t> tokens);
+  void embedding_gradient(Tensor dx, int64_t first_column, std::span<const int32_t> tokens);
 
  private:
   struct Layer {
@@ -112,10 +112,10 @@ class Backbone {
   int64_t q_cols_, kv_cols_;
   float scale_;  // of adapters: alpha / rank
   int64_t max_rows_;
+  bool trains_all_;
   Parameters parameters_;
   LoraWorkspace workspace_;
-  WeightGradients* weight_gradients_ = nullptr;  // where all weights are trained
-  Panels inputs_;                                // then: a product's input
+  Panels inputs_;  // of all weights: a product's input
   BackboneMatrix embedding_;
   AdaptedLinear lm_head_;
   const Parameter *lm_head_a_ = nullptr, *lm_head_b_ = nullptr;

@@ -38,16 +38,14 @@ Backbone::Backbone(BackboneTrainBackend& backend, const ModelConfig& config,
       kv_cols_(int64_t{config.num_key_value_heads} * config.head_dim),
       scale_(options.lora_alpha / static_cast<float>(options.lora_rank)),
       max_rows_((options.max_rows + 31) / 32 * 32),
+      trains_all_(options.all_weights),
       parameters_(backend, trained_tensors(config, tensors, options)),
       workspace_(backend, max_rows_, options.all_weights ? 0 : widest(config),
                  Lora::padded_rank(options.lora_rank)) {
   check(kv_cols_ % 32 == 0,
         "training needs num_key_value_heads · head_dim to be a multiple of 32, ", "found ",
         kv_cols_);
-  if (options.all_weights) {
-    weight_gradients_ = backend.weight_gradients();
-    check<DeviceError>(weight_gradients_ != nullptr, "all_weights: expected a device that trains ",
-                       "them, found ", backend.name());
+  if (trains_all_) {
     inputs_ = backend.allocate_panels(max_rows_, widest(config));
   }
   const int64_t hidden = config.hidden_size;

@@ -116,13 +116,11 @@ void HeadNetwork::pack_projection(Projection& projection, Tensor packed) {
   backend_.pack(projection.backward, packed);
 }
 
-void HeadNetwork::train_projection(const Parameter& lm_head, std::span<const int32_t> rows) {
+void HeadNetwork::train_projection(BackboneTrainBackend& backend, const Parameter& lm_head,
+                                   std::span<const int32_t> rows) {
   lm_head_ = &lm_head;
+  lm_head_rows_ = &backend;
   lm_head_ids_.assign(rows.begin(), rows.end());
-  if (rows.empty()) {
-    lm_head_ids_.resize(static_cast<size_t>(vocab_));
-    std::iota(lm_head_ids_.begin(), lm_head_ids_.end(), 0);
-  }
   const auto bytes = [](int64_t elements, size_t size) {
     return static_cast<size_t>(elements) * size;
   };
@@ -131,12 +129,18 @@ void HeadNetwork::train_projection(const Parameter& lm_head, std::span<const int
   if (!rows.empty()) some_rows_ = backend_.allocate(bytes(vocab_ * hidden_, sizeof(float)));
 }
 
+// From the master of the lm_head.
+void HeadNetwork::refresh_projection() {
+  const Tensor all{lm_head_->weights.data(), DType::f32, lm_head_->shape[0], hidden_};
+  const Tensor some = some_rows_ ? view(some_rows_, DType::f32, vocab_, hidden_) : all;
+  if (some_rows_) lm_head_rows_->gather(some, 0, all, lm_head_ids_);
+  const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
+  backend_.narrow(packed.slice(0, vocab_), some);
+  pack_projection(projections_[0], packed);
+}
+
 void HeadNetwork::refresh() {
-  if (lm_head_ != nullptr) {
-    const std::span<float> master = lm_head_->weights;
-    load_projection({master.data(), master.size_bytes(), DType::f32, lm_head_->shape},
-                    lm_head_ids_);
-  }
+  if (lm_head_ != nullptr) refresh_projection();
   for (int head = 0; head < num_heads_; ++head) {
     for (int i = 0; i < num_layers_; ++i) {
       Layer& layer = layers_[static_cast<size_t>(head)][static_cast<size_t>(i)];
@@ -211,11 +215,8 @@ void HeadNetwork::projection_gradient(int head, Tensor logits_grad) {
   }
   const Tensor some = view(some_rows_, DType::f32, vocab_, hidden_);
   backend_.gemm(some, turned, row_panels_, false);
-  for (size_t i = 0; i < lm_head_ids_.size(); ++i) {
-    const float* from = some.row<float>(static_cast<int64_t>(i));
-    float* to = lm_head_->gradients.data() + lm_head_ids_[i] * hidden_;
-    for (int64_t c = 0; c < hidden_; ++c) to[c] += from[c];
-  }
+  const Tensor all{lm_head_->gradients.data(), DType::f32, lm_head_->shape[0], hidden_};
+  lm_head_rows_->scatter(all, some, lm_head_ids_, true);
 }
 
 // dz = dh · silu'(z), dW += dzᵀ · x, dx = dh + dz · W.

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/train_backend.h"
+#include "backend/backbone_train_backend.h"
 #include "medusa/trainer.h"
 #include "train/lora.h"
 #include "train/parameters.h"
@@ -28,7 +28,8 @@ class HeadNetwork {
 
   /// V2: the projection is trained with the backbone: `rows` (empty: all) of its lm_head, which
   /// backward() adds to. Not owned.
-  void train_projection(const Parameter& lm_head, std::span<const int32_t> rows);
+  void train_projection(BackboneTrainBackend& backend, const Parameter& lm_head,
+                        std::span<const int32_t> rows);
 
   static constexpr int64_t kMaxRows = 384;  // of a chunk
   static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
@@ -64,6 +65,7 @@ class HeadNetwork {
   void initialise(const HostTensor& lm_head, uint64_t seed);
   void load_projection(const HostTensor& lm_head, std::span<const int64_t> rows);
   void pack_projection(Projection& projection, Tensor packed);
+  void refresh_projection();
   void projection_gradient(int head, Tensor logits_grad);
   Projection& projection(int head) { return projections_[version_ == 1 ? head : 0]; }
   Tensor view(const Buffer& buffer, DType dtype, int64_t rows, int64_t cols) const;
@@ -79,8 +81,9 @@ class HeadNetwork {
   DType dtype_;
   bool joint_;
   const Lora* lora_ = nullptr;
-  const Parameter* lm_head_ = nullptr;  // where it is trained
-  std::vector<int64_t> lm_head_ids_;    // its rows that count
+  const Parameter* lm_head_ = nullptr;            // where it is trained
+  std::vector<int32_t> lm_head_ids_;              // its rows that count; none: all
+  BackboneTrainBackend* lm_head_rows_ = nullptr;  // which moves them
   Parameters parameters_;
   std::vector<std::vector<Layer>> layers_;  // [head][layer]
   std::vector<Projection> projections_;     // one, or [head]

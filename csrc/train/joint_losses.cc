@@ -1,7 +1,6 @@
 #include "train/joint_losses.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "base/check.h"
@@ -48,7 +47,7 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
     network_->adapt_projection(draft_lora_.get());
   }
   if (options.training.version == 2 && backbone.trains_all()) {
-    network_->train_projection(*backbone.lm_head().weight.master(), token_map_);
+    network_->train_projection(backend_, *backbone.lm_head().weight.master(), token_map_);
   }
   const auto count = static_cast<size_t>(chunk_rows_);
   targets_.resize(count);
@@ -226,12 +225,7 @@ void JointLosses::heads_backward(Tensor dx, Tensor states, const PaddedBatch& ba
 // Of the last head, into the embeddings of the tokens that ground it.
 void JointLosses::add_root_gradient(const Chunk& chunk) {
   const auto rows = static_cast<int64_t>(chunk.rows.size());
-  const Tensor from = network_->input_gradient(rows);
-  const Tensor to = view(embedded_, DType::f32, rows, hidden_);
-  for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(to.row<float>(i), from.row<float>(i) + hidden_, to.row_bytes());
-  }
-  backbone_.embedding_gradient(to, roots_);
+  backbone_.embedding_gradient(network_->input_gradient(rows), hidden_, roots_);
 }
 
 void JointLosses::evaluate(Tensor states, Tensor teacher, const PaddedBatch& batch,

@@ -91,6 +91,31 @@ TEST_P(CudaBackboneTest, a_norm_and_its_gradient) {
   }
 }
 
+TEST_P(CudaBackboneTest, gradients_of_its_own_weights) {
+  for (const auto& [rows, cols] : {std::pair{64, 32}, {75, 96}, {3, 576}}) {
+    const Matrix x = wide(rows, cols, 1), dy = wide(rows, cols, 2), both = wide(rows, 2 * cols, 3);
+    const Matrix narrow = random(rows, cols, 4), table = wide(7, cols, 5), norm = wide(1, cols, 6),
+                 bias = wide(1, cols, 7);
+    const Placed x_in(*backend, x), dy_in(*backend, dy), both_in(*backend, both),
+        narrow_in(*backend, narrow), table_out(*backend, table), norm_out(*backend, norm),
+        bias_out(*backend, bias);
+    std::vector<int32_t> ids(static_cast<size_t>(rows));
+    for (int r = 0; r < rows; ++r) ids[static_cast<size_t>(r)] = r * r % 7 == 1 ? 6 : r % 5;
+    const auto run = [&](BackboneTrainBackend& on, Tensor t, float* n, float* b, Tensor wide_x,
+                         Tensor wide_dy, Tensor pairs, Tensor rounded) {
+      on.embed_backward(t, pairs, cols, ids);
+      on.rms_norm_weight(n, wide_dy, wide_x, 1e-3f);
+      on.column_sums(b, rounded);
+    };
+    run(*backend, table_out, norm_out.view().row<float>(0), bias_out.view().row<float>(0), x_in,
+        dy_in, both_in, narrow_in);
+    run(*cpu, table, norm.view().row<float>(0), bias.view().row<float>(0), x, dy, both, narrow);
+    EXPECT_LT(distance(table_out.fetch(), table), 3e-6);
+    EXPECT_LT(distance(norm_out.fetch(), norm), 3e-6);
+    EXPECT_LT(distance(bias_out.fetch(), bias), 3e-6);
+  }
+}
+
 TEST_P(CudaBackboneTest, rotation_and_back) {
   constexpr int64_t kDim = 48;
   const Matrix cos = wide(8, kDim / 2, 1), sin = wide(8, kDim / 2, 2);

@@ -35,6 +35,7 @@ struct JointCase {
   bool grounded, trimmed;
   int layers;
   double bound;  // of losses beside the CPU's
+  bool all_weights = false;
 };
 
 const JointCase kCases[] = {
@@ -42,6 +43,9 @@ const JointCase kCases[] = {
     {"f32_labels", ComputeType::float32, 1, BackboneLoss::cross_entropy, false, false, 1, 2e-5},
     {"bf16_distilled", ComputeType::bfloat16, 2, BackboneLoss::divergence, false, true, 2, 2e-2},
     {"bf16_labels", ComputeType::bfloat16, 1, BackboneLoss::cross_entropy, true, false, 1, 2e-2},
+    {"f32_all", ComputeType::float32, 2, BackboneLoss::divergence, true, true, 1, 2e-5, true},
+    {"bf16_all", ComputeType::bfloat16, 2, BackboneLoss::cross_entropy, false, false, 2, 2e-2,
+     true},
 };
 
 class CudaJointTrainerTest : public ::testing::TestWithParam<JointCase> {
@@ -62,6 +66,8 @@ class CudaJointTrainerTest : public ::testing::TestWithParam<JointCase> {
                 {.steps = 20, .learning_rate = 3e-3f, .warmup_steps = 2}};
     o.backbone_loss = GetParam().loss;
     o.lora_rank = 8;
+    o.all_weights = GetParam().all_weights;
+    if (o.all_weights) o.target_modules.clear();
     if (GetParam().version == 1) o.target_modules = {"k_proj", "down_proj", "lm_head"};
     o.lora_dropout = 0.1f;
     o.max_rows = 32;

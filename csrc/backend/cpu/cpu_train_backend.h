@@ -17,7 +17,7 @@ const TrainKernels& train_kernels(Isa isa);
 
 /// Verbs of heads are in cpu_train_backend.cc, a backbone's in cpu_backbone_verbs.cc,
 /// cpu_train_attention.cc and cpu_weight_gradients.cc.
-class CpuTrainBackend final : public BackboneTrainBackend, public WeightGradients {
+class CpuTrainBackend final : public BackboneTrainBackend {
  public:
   CpuTrainBackend(const TrainKernels& kernels, ComputeType type, int num_threads);
 
@@ -71,8 +71,8 @@ class CpuTrainBackend final : public BackboneTrainBackend, public WeightGradient
   void divergence(Tensor grad, std::span<double> divergences, Tensor student, Tensor teacher,
                   int64_t vocab, std::span<const float> weights) override;
 
-  WeightGradients* weight_gradients() override { return this; }
-  void embed_backward(float* dtable, Tensor dx, std::span<const int32_t> ids) override;
+  void embed_backward(Tensor dtable, Tensor dx, int64_t first_column,
+                      std::span<const int32_t> ids) override;
   void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) override;
   void column_sums(float* sums, Tensor x) override;
 

@@ -11,12 +11,13 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-void CpuTrainBackend::embed_backward(float* dtable, Tensor dx, std::span<const int32_t> ids) {
-  parallel(ceil_div(dx.cols, kColumns), [&](int64_t task) {
-    const int64_t at = task * kColumns, count = std::min(kColumns, dx.cols - at);
-    for (int64_t r = 0; r < dx.rows; ++r) {
-      float* row = dtable + ids[static_cast<size_t>(r)] * dx.cols;
-      kernels_.add[kF32](row + at, dx.row<float>(r) + at, count);
+void CpuTrainBackend::embed_backward(Tensor dtable, Tensor dx, int64_t first_column,
+                                     std::span<const int32_t> ids) {
+  parallel(ceil_div(dtable.cols, kColumns), [&](int64_t task) {
+    const int64_t at = task * kColumns, count = std::min(kColumns, dtable.cols - at);
+    for (size_t r = 0; r < ids.size(); ++r) {
+      const float* from = dx.row<float>(static_cast<int64_t>(r)) + first_column;
+      kernels_.add[kF32](dtable.row<float>(ids[r]) + at, from + at, count);
     }
   });
 }

@@ -68,6 +68,32 @@ struct ScatterRowsArgs {
 };
 void scatter_rows(const Stream& stream, const ScatterRowsArgs& args, int64_t count);
 
+/// Row ids[r] of dtable f32 (vocab, cols) += row r of dx, whose rows are dx_stride apart.
+struct EmbedBackwardArgs {
+  float* dtable;
+  const float* dx;
+  const int32_t* ids;  // (rows)
+  int64_t rows, cols, dx_stride;
+  bool operator==(const EmbedBackwardArgs&) const = default;
+};
+void embed_backward(const Stream& stream, const EmbedBackwardArgs& args);
+
+/// dweight (cols) += the rows of dy · x / rms(x), dy and x f32 (rows, cols).
+struct NormWeightArgs {
+  float* dweight;
+  const float* dy;
+  const float* x;
+  float* factors;  // (rows) work space
+  int64_t rows, cols;
+  float eps;
+  bool operator==(const NormWeightArgs&) const = default;
+};
+void rms_norm_weight(const Stream& stream, const NormWeightArgs& args);
+
+/// sums f32 (cols) += the rows of x C (rows, cols).
+void column_sums(const Stream& stream, Element element, float* sums, const void* x, int64_t rows,
+                 int64_t cols);
+
 /// As Dropout in backend/backbone_train_backend.h: `threshold` of 65536 are dropped, the others
 /// multiplied by `factor`.
 struct DropoutArgs {

@@ -86,8 +86,8 @@ void CudaTrainBackend::hold_rows(Queue& queue, void* to, const FrozenMatrix& w, 
 
 void CudaTrainBackend::embed(Tensor out, const FrozenMatrix& table, std::span<const int32_t> ids) {
   Queue& queue = bound();
-  embed_rows(queue.stream, element(), out.row<float>(0), table.data, indices_.of(queue, ids),
-             static_cast<int>(out.cols), out.rows);
+  embed_rows(queue.stream, element_of(table.dtype), out.row<float>(0), table.data,
+             indices_.of(queue, ids), static_cast<int>(out.cols), out.rows);
 }
 
 void CudaTrainBackend::linear(Tensor y, Tensor x, const FrozenMatrix& w, bool accumulate) {

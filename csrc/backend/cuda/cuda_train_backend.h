@@ -14,7 +14,8 @@
 namespace medusa::cuda {
 
 /// Queues kernels on a stream of its own. B of a product is row-major here: (inner, columns). Verbs
-/// of heads are in cuda_train_backend.cc, a backbone's in cuda_backbone_verbs.cc.
+/// of heads are in cuda_train_backend.cc, a backbone's in cuda_backbone_verbs.cc, of its own
+/// weights in cuda_weight_gradients.cc.
 class CudaTrainBackend final : public BackboneTrainBackend {
  public:
   CudaTrainBackend(ComputeType type, int device);
@@ -68,6 +69,11 @@ class CudaTrainBackend final : public BackboneTrainBackend {
   void add_dropped(Tensor out, Tensor x, const Dropout& noise) override;
   void divergence(Tensor grad, std::span<double> divergences, Tensor student, Tensor teacher,
                   int64_t vocab, std::span<const float> weights) override;
+
+  void embed_backward(Tensor dtable, Tensor dx, int64_t first_column,
+                      std::span<const int32_t> ids) override;
+  void rms_norm_weight(float* dweight, Tensor dy, Tensor x, float eps) override;
+  void column_sums(float* sums, Tensor x) override;
 
  private:
   /// For the thread that calls.
