@@ -65,8 +65,10 @@ TEST_P(LogitsRulesTest, logprobs_are_those_of_the_softmax) {
       EXPECT_EQ(out[0].id, token);
       EXPECT_EQ(order[static_cast<size_t>(out[0].rank) - 1], token);
       for (size_t i = 0; i < out.size(); ++i) {
-        if (i > 0) EXPECT_EQ(out[i].id, order[i - 1]);
-        if (i > 0) EXPECT_EQ(out[i].rank, static_cast<int32_t>(i));
+        if (i > 0) {
+          EXPECT_EQ(out[i].id, order[i - 1]);
+          EXPECT_EQ(out[i].rank, static_cast<int32_t>(i));
+        }
         EXPECT_NEAR(out[i].logprob, logits.at(row, out[i].id) - std::log(sum), 2e-5);
       }
     }
