@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import common
 import numpy as np
 
 VOCAB, HIDDEN, INNER, LAYERS, HEADS, KV, DIM = 49152, 576, 1536, 30, 9, 3, 64
@@ -197,7 +198,7 @@ def measure(sides: list[str], rows: int, threads: int, repeats: int) -> list[dic
 
 
 def main() -> None:
-    """Print one line of JSON a side."""
+    """Measure, or be one side's process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
@@ -207,8 +208,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.work:
         return work(options.work, options.rows, options.threads)
-    for found in measure(options.sides, options.rows, options.threads, options.repeats):
-        print(json.dumps(found), flush=True)
+    found = measure(options.sides, options.rows, options.threads, options.repeats)
+    common.show("joint_training", list(found[0]), [list(side.values()) for side in found])
+    del options.work
+    print(common.save("joint_training", vars(options), {"sides": found}))
     return None
 
 
