@@ -82,11 +82,6 @@ class BackboneTrainBackend : public TrainBackend {
   virtual void silu_mul_backward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) = 0;
 
   virtual void copy(Tensor out, Tensor x) = 0;  // of one type and shape
-  // Columns first_column .. of out: the given rows of x, of one type; rows beyond them become zero.
-  virtual void gather(Tensor out, int64_t first_column, Tensor x,
-                      std::span<const int32_t> rows) = 0;
-  // f32: row rows[i] of out (+)= row i of x. No row is named twice.
-  virtual void scatter(Tensor out, Tensor x, std::span<const int32_t> rows, bool accumulate) = 0;
 
   virtual void add(Tensor out, Tensor x) = 0;                            // f32
   virtual void add_bias(Tensor y, const float* bias) = 0;                // to every row

@@ -63,6 +63,11 @@ class TrainBackend {
   virtual void load_rows(Tensor out, int64_t first_column, const HostTensor& from,
                          std::span<const int64_t> rows) = 0;
   virtual void add_columns(Tensor out, Tensor x) = 0;  // f32: out += x's first columns
+  // Columns first_column .. of out: the given rows of x, of one type; rows beyond them become zero.
+  virtual void gather(Tensor out, int64_t first_column, Tensor x,
+                      std::span<const int32_t> rows) = 0;
+  // f32: row rows[i] of out (+)= row i of x. No row is named twice.
+  virtual void scatter(Tensor out, Tensor x, std::span<const int32_t> rows, bool accumulate) = 0;
 
   // Products. Matrices of type C whose columns are a multiple of 16.
   virtual void pack_transposed(Panels& b, Tensor w) = 0;  // B = wᵀ, w (columns, inner)

@@ -116,10 +116,8 @@ void HeadNetwork::pack_projection(Projection& projection, Tensor packed) {
   backend_.pack(projection.backward, packed);
 }
 
-void HeadNetwork::train_projection(BackboneTrainBackend& backend, const Parameter& lm_head,
-                                   std::span<const int32_t> rows) {
+void HeadNetwork::train_projection(const Parameter& lm_head, std::span<const int32_t> rows) {
   lm_head_ = &lm_head;
-  lm_head_rows_ = &backend;
   lm_head_ids_.assign(rows.begin(), rows.end());
   const auto bytes = [](int64_t elements, size_t size) {
     return static_cast<size_t>(elements) * size;
@@ -133,7 +131,7 @@ void HeadNetwork::train_projection(BackboneTrainBackend& backend, const Paramete
 void HeadNetwork::refresh_projection() {
   const Tensor all{lm_head_->weights.data(), DType::f32, lm_head_->shape[0], hidden_};
   const Tensor some = some_rows_ ? view(some_rows_, DType::f32, vocab_, hidden_) : all;
-  if (some_rows_) lm_head_rows_->gather(some, 0, all, lm_head_ids_);
+  if (some_rows_) backend_.gather(some, 0, all, lm_head_ids_);
   const Tensor packed = view(projection_rows_, dtype_, padded_vocab_, hidden_);
   backend_.narrow(packed.slice(0, vocab_), some);
   pack_projection(projections_[0], packed);
@@ -216,7 +214,7 @@ void HeadNetwork::projection_gradient(int head, Tensor logits_grad) {
   const Tensor some = view(some_rows_, DType::f32, vocab_, hidden_);
   backend_.gemm(some, turned, row_panels_, false);
   const Tensor all{lm_head_->gradients.data(), DType::f32, lm_head_->shape[0], hidden_};
-  lm_head_rows_->scatter(all, some, lm_head_ids_, true);
+  backend_.scatter(all, some, lm_head_ids_, true);
 }
 
 // dz = dh · silu'(z), dW += dzᵀ · x, dx = dh + dz · W.

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/backbone_train_backend.h"
+#include "backend/train_backend.h"
 #include "medusa/trainer.h"
 #include "train/lora.h"
 #include "train/parameters.h"
@@ -28,8 +28,7 @@ class HeadNetwork {
 
   /// V2: the projection is trained with the backbone: `rows` (empty: all) of its lm_head, which
   /// backward() adds to. Not owned.
-  void train_projection(BackboneTrainBackend& backend, const Parameter& lm_head,
-                        std::span<const int32_t> rows);
+  void train_projection(const Parameter& lm_head, std::span<const int32_t> rows);
 
   static constexpr int64_t kMaxRows = 384;  // of a chunk
   static int64_t padded_rows(int64_t rows) { return (rows + 31) / 32 * 32; }
@@ -81,9 +80,8 @@ class HeadNetwork {
   DType dtype_;
   bool joint_;
   const Lora* lora_ = nullptr;
-  const Parameter* lm_head_ = nullptr;            // where it is trained
-  std::vector<int32_t> lm_head_ids_;              // its rows that count; none: all
-  BackboneTrainBackend* lm_head_rows_ = nullptr;  // which moves them
+  const Parameter* lm_head_ = nullptr;  // where it is trained
+  std::vector<int32_t> lm_head_ids_;    // its rows that count; none: all
   Parameters parameters_;
   std::vector<std::vector<Layer>> layers_;  // [head][layer]
   std::vector<Projection> projections_;     // one, or [head]

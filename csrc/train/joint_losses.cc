@@ -47,7 +47,7 @@ JointLosses::JointLosses(BackboneTrainBackend& backend, Backbone& backbone,
     network_->adapt_projection(draft_lora_.get());
   }
   if (options.training.version == 2 && backbone.trains_all()) {
-    network_->train_projection(backend_, *backbone.lm_head().weight.master(), token_map_);
+    network_->train_projection(*backbone.lm_head().weight.master(), token_map_);
   }
   const auto count = static_cast<size_t>(chunk_rows_);
   targets_.resize(count);
