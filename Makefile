@@ -102,7 +102,7 @@ $(VENV)/test: pyproject.toml | $(VENV)/package
 	touch $@
 
 $(VENV)/gpu: pyproject.toml | $(VENV)/package
-	$(PIP) "pybind11>=3.0" "pytest>=9"
+	$(PIP) "pybind11>=3.0" "pytest>=9" "medusa-native[cuda]"
 	touch $@
 
 $(VENV)/lint: pyproject.toml | $(VENV)/package

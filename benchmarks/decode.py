@@ -11,6 +11,7 @@ the weight bytes a step reads with a bare read of as many bytes in the same proc
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import statistics
 import sys
@@ -18,9 +19,11 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import common
+from device_clock import DeviceClock, HostClock, clock_of
 
 from medusa_native import Decoder, SamplingParams, _core
 
@@ -31,25 +34,30 @@ class Run:
     step_ms: float
     steps: int
     accepted: int
+    answer_ms: float  # of prompt and answer, by the device's clock
 
 
 Contender = Callable[[str], Run]
+AnyClock = HostClock | DeviceClock
 PEERS = ("transformers", "transformers, compiled")
 
 
-def contender(decoder: Decoder, max_tokens: int, *, speculative: bool) -> Contender:
+def contender(
+    decoder: Decoder, max_tokens: int, clock: AnyClock, *, speculative: bool
+) -> Contender:
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, speculative=speculative)
 
     def answer(prompt: str) -> Run:
-        (output,) = decoder.chat([{"role": "user", "content": prompt}], params)
+        chat = [{"role": "user", "content": prompt}]
+        (output,), answer_ms = clock.timed(lambda: decoder.chat(chat, params))
         m = output.metrics
         step_ms = 1e3 * m.decode_time / m.num_steps
-        return Run(m.tokens_per_second, step_ms, m.num_steps, m.num_accepted_tokens)
+        return Run(m.tokens_per_second, step_ms, m.num_steps, m.num_accepted_tokens, answer_ms)
 
     return answer
 
 
-class Clock:
+class Arrivals:
     """A Transformers streamer that notes when tokens come."""
 
     def __init__(self) -> None:
@@ -62,10 +70,12 @@ class Clock:
         pass
 
 
-def why_no_torch(device: str) -> str:
-    """Say why torch cannot take part on a device; empty if it can."""
+def why_no_transformers(device: str) -> str:
+    """Say why Transformers cannot take part on a device; empty if it can."""
     import torch
 
+    if find_spec("transformers") is None:
+        return "it is not installed: pip install transformers"
     if device == "cpu" or torch.cuda.is_available():
         return ""
     if torch.version.cuda is None:
@@ -74,7 +84,7 @@ def why_no_torch(device: str) -> str:
 
 
 def transformers_contender(
-    path: str, max_tokens: int, threads: int, device: str, *, compiled: bool = False
+    path: str, max_tokens: int, threads: int, device: str, clock: AnyClock, *, compiled: bool
 ) -> Contender:
     """Greedy decoding by Transformers (torch, bfloat16) of the dequantised weights; `compiled`: by
     torch.compile over a static cache.
@@ -91,18 +101,26 @@ def transformers_contender(
     model = transformers_model(path, torch.bfloat16).to(device)
     if compiled:
         model.generation_config.cache_implementation = "static"
+    on_stream = (
+        contextlib.nullcontext()
+        if clock.stream is None
+        else torch.cuda.stream(torch.cuda.ExternalStream(clock.stream))
+    )
 
     def answer(prompt: str) -> Run:
         chat = tokenizer.apply_chat_template([{"role": "user", "content": prompt}])
         ids = torch.tensor([chat], device=device)
-        clock = Clock()
-        with torch.inference_mode():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), streamer=clock, do_sample=False,
-                max_new_tokens=max_tokens, min_new_tokens=max_tokens, pad_token_id=0,
+        arrivals = Arrivals()
+        with torch.inference_mode(), on_stream:
+            _, answer_ms = clock.timed(
+                lambda: model.generate(
+                    ids, attention_mask=torch.ones_like(ids), streamer=arrivals, do_sample=False,
+                    max_new_tokens=max_tokens, min_new_tokens=max_tokens, pad_token_id=0,
+                )
             )  # fmt: skip
-        seconds = clock.times[-1] - clock.times[1]  # the first call brings the prompt
-        return Run((max_tokens - 1) / seconds, 1e3 * seconds / (max_tokens - 1), max_tokens - 1, 0)
+        seconds = arrivals.times[-1] - arrivals.times[1]  # the first call brings the prompt
+        steps = max_tokens - 1
+        return Run(steps / seconds, 1e3 * seconds / steps, steps, 0, answer_ms)
 
     return answer
 
@@ -133,6 +151,7 @@ def summarize(name: str, runs: dict[str, list[Run]]) -> dict[str, Any]:
         "mean_acceptance_length": length,
         "speedup_over_length": speedup / length,
         "step_ms": statistics.median(r.step_ms for r in mine),
+        "answer_ms": statistics.median(r.answer_ms for r in mine),
     }
 
 
@@ -154,23 +173,24 @@ def main() -> int:
     path = common.resolve_model(args.model)
     prompts = common.read_prompts(args.prompts, args.limit)
     limits = {"dtype": args.dtype, "num_threads": args.threads, "max_num_seqs": 1}
-    limits |= {"device": args.device}
+    clock = clock_of(args.device)
+    limits |= {"device": args.device, "stream": clock.stream}
     plain = Decoder(path, **limits)
-    contenders = {"plain": contender(plain, args.max_tokens, speculative=False)}
+    contenders = {"plain": contender(plain, args.max_tokens, clock, speculative=False)}
     for heads, rows in itertools.product(args.heads.split(","), args.rows.split(",")):
         speculation = {"model": heads, "max_total_draft_tokens": int(rows) - 1}
         medusa = Decoder(path, speculative_config=speculation, **limits)
         kind = "medusa" if heads == args.heads else heads
         name = f"{kind}_{medusa.info()['tree']['nodes']}"
-        contenders[name] = contender(medusa, args.max_tokens, speculative=True)
+        contenders[name] = contender(medusa, args.max_tokens, clock, speculative=True)
     if args.no_transformers:
         pass
-    elif reason := why_no_torch(args.device):
+    elif reason := why_no_transformers(args.device):
         print(f"without Transformers: {reason}")
     else:
         for name in PEERS[: 1 if args.device == "cpu" else 2]:
             contenders[name] = transformers_contender(
-                path, args.max_tokens, args.threads, args.device, compiled=name == PEERS[1]
+                path, args.max_tokens, args.threads, args.device, clock, compiled=name == PEERS[1]
             )
 
     runs = interleave(contenders, prompts)
@@ -179,6 +199,7 @@ def main() -> int:
     step = by_name["plain"]["step_ms"]
     figures = {
         "device": plain.info()["device"],
+        "answers_timed_by": clock.name,
         "contenders": by_name,
         "rows_over_one": {
             name: found["step_ms"] / step
@@ -192,7 +213,14 @@ def main() -> int:
         stream = statistics.median(_core.read_stream(step_bytes, args.threads, 15))
         figures["read_stream_gb_per_s"] = step_bytes / stream / 1e9
         figures["share_of_read_stream"] = 1e3 * stream / step
-    columns = ["tokens/s", "against plain", "tokens a step", "speed-up / length", "step ms"]
+    columns = [
+        "tokens/s",
+        "against plain",
+        "tokens a step",
+        "speed-up / length",
+        "step ms",
+        "answer ms",
+    ]
     rows_shown = [[name, *by_name[name].values()] for name in by_name]
     common.show(figures["device"], ["", *columns], rows_shown)
     rest = [(k, v) for k, v in figures.items() if k not in ("contenders", "device")]

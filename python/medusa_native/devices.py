@@ -46,8 +46,8 @@ def cuda_devices() -> list[CudaDevice]:
     DeviceError
         Without cuda-python, a driver, or a GPU; says which, and what to do.
     """
-    runtime = _runtime()
-    count = _checked(runtime, runtime.cudaGetDeviceCount())
+    runtime = cuda_runtime()
+    count = checked(runtime, runtime.cudaGetDeviceCount())
     return [_describe(runtime, index) for index in range(count)]
 
 
@@ -107,7 +107,14 @@ def stream_handle(stream: Any) -> int:
     return handle
 
 
-def _runtime() -> Any:
+def cuda_runtime() -> Any:
+    """Return cuda-python's ``cuda.bindings.runtime``.
+
+    Raises
+    ------
+    DeviceError
+        Where it is not installed.
+    """
     try:
         return importlib.import_module("cuda.bindings.runtime")
     except ImportError as error:
@@ -116,16 +123,23 @@ def _runtime() -> Any:
         ) from error
 
 
-def _checked(runtime: Any, answer: tuple[Any, ...]) -> Any:
+def checked(runtime: Any, answer: tuple[Any, ...]) -> Any:
+    """Return the value of a call of `runtime`, None if it has none.
+
+    Raises
+    ------
+    DeviceError
+        Where the call failed: what CUDA says of it.
+    """
     error, *values = answer
     if error != runtime.cudaError_t.cudaSuccess:
         said = runtime.cudaGetErrorString(error)[1].decode()
         raise DeviceError(f"{said} ({error.name}): look at nvidia-smi and CUDA_VISIBLE_DEVICES")
-    return values[0]
+    return values[0] if values else None
 
 
 def _describe(runtime: Any, index: int) -> CudaDevice:
-    found = _checked(runtime, runtime.cudaGetDeviceProperties(index))
+    found = checked(runtime, runtime.cudaGetDeviceProperties(index))
     return CudaDevice(
         index=index,
         name=found.name.decode(),
