@@ -39,11 +39,12 @@ class Run:
 
 Contender = Callable[[str], Run]
 AnyClock = HostClock | DeviceClock
+HOST = HostClock()
 PEERS = ("transformers", "transformers, compiled")
 
 
 def contender(
-    decoder: Decoder, max_tokens: int, clock: AnyClock, *, speculative: bool
+    decoder: Decoder, max_tokens: int, *, speculative: bool, clock: AnyClock = HOST
 ) -> Contender:
     params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, speculative=speculative)
 
@@ -176,13 +177,13 @@ def main() -> int:
     clock = clock_of(args.device)
     limits |= {"device": args.device, "stream": clock.stream}
     plain = Decoder(path, **limits)
-    contenders = {"plain": contender(plain, args.max_tokens, clock, speculative=False)}
+    contenders = {"plain": contender(plain, args.max_tokens, speculative=False, clock=clock)}
     for heads, rows in itertools.product(args.heads.split(","), args.rows.split(",")):
         speculation = {"model": heads, "max_total_draft_tokens": int(rows) - 1}
         medusa = Decoder(path, speculative_config=speculation, **limits)
         kind = "medusa" if heads == args.heads else heads
         name = f"{kind}_{medusa.info()['tree']['nodes']}"
-        contenders[name] = contender(medusa, args.max_tokens, clock, speculative=True)
+        contenders[name] = contender(medusa, args.max_tokens, speculative=True, clock=clock)
     if args.no_transformers:
         pass
     elif reason := why_no_transformers(args.device):

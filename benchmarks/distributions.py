@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,3 +20,12 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> LogProbs:
 def divergence(expected: LogProbs, found: LogProbs) -> LogProbs:
     """Return KL(expected || found) of every row, in nats."""
     return np.asarray((np.exp(expected) * (expected - found)).sum(axis=-1))
+
+
+def interval(texts: Sequence[LogProbs]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over all tokens when texts are resampled."""
+    chosen = np.random.default_rng(0).integers(len(texts), size=(10_000, len(texts)))
+    sums = np.asarray([text.sum() for text in texts])[chosen].sum(axis=1)
+    counts = np.asarray([len(text) for text in texts])[chosen].sum(axis=1)
+    low, high = np.quantile(sums / counts, [0.025, 0.975])
+    return float(low), float(high)

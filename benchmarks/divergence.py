@@ -20,7 +20,7 @@ from pathlib import Path
 import common
 import numpy as np
 import numpy.typing as npt
-from distributions import LogProbs, divergence, log_softmax
+from distributions import LogProbs, divergence, interval, log_softmax
 
 from medusa_native.engine import load_model
 from medusa_native.loading import load_checkpoint
@@ -61,14 +61,6 @@ def llama_logits(
         return np.split(np.load(out), ends)
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean under resampling."""
-    random = np.random.default_rng(0)
-    means = random.choice(np.asarray(values), (10_000, len(values))).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
@@ -107,15 +99,13 @@ def main() -> None:
         figures[name] = {
             "rows": len(every),
             "mean_kl": float(every.mean()),
-            "interval": interval([float(row.mean()) for row in rows]),
+            "interval": interval(rows),
             "largest_kl": float(every.max()),
             "same_argmax": float(np.concatenate(same[name]).mean()),
         }
     if theirs:
         pairs = zip(kl["auto"], kl["llama.cpp"], strict=True)
-        figures["auto_minus_llama_interval"] = interval(
-            [float(a.mean() - b.mean()) for a, b in pairs]
-        )
+        figures["auto_minus_llama_interval"] = interval([a - b for a, b in pairs])
     common.show("divergence", ["figure", "value"], [(k, repr(v)) for k, v in figures.items()])
     print(common.save("divergence", vars(args), figures))
 

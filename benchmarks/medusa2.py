@@ -17,8 +17,7 @@ import common
 import numpy as np
 import numpy.typing as npt
 from decode import Contender, contender, interleave, summarize
-from distributions import LogProbs, divergence, log_softmax
-from divergence import interval
+from distributions import LogProbs, divergence, interval, log_softmax
 
 from medusa_native import Decoder, SamplingParams
 from medusa_native.engine import load_adapted, load_model
@@ -86,7 +85,7 @@ def _summary(texts: list[npt.NDArray[np.float64]]) -> dict[str, Any]:
     return {
         "tokens": len(every),
         "mean_kl": float(kl),
-        "kl_interval": interval([float(text[:, 0].mean()) for text in texts if len(text)]),
+        "kl_interval": interval([text[:, 0] for text in texts]),
         "original_perplexity": float(np.exp(-original)),
         "adapted_perplexity": float(np.exp(-adapted)),
     }
