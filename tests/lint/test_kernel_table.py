@@ -81,6 +81,11 @@ def test_no_kernel_spills(cuda_build: Path) -> None:
     assert not [row for row in rows if row.split("|")[7].strip() != "0"]
 
 
+def test_no_kernel_is_warned_of(cuda_build: Path) -> None:
+    said = {path.name: path.read_text() for path in reports(cuda_build)}
+    assert not {name: text for name, text in said.items() if "warning" in text.lower()}
+
+
 def test_the_table_is_that_of_the_build(cuda_build: Path) -> None:
     version = compiler(cuda_build)
     if f"nvcc {version}" not in DOCUMENT.read_text():
