@@ -30,7 +30,6 @@ int cuda_number(std::string_view device) {
 
 std::shared_ptr<Backend> make_backend(const LoadOptions& options) {
   const std::string& device = options.device;
-  // A GPU must be asked for by name until the device's tests have passed on one (docs/cuda.md).
   if (device == "cpu" || device == "auto") {
     check(options.stream == nullptr, "stream: expected device cuda, found ", device);
     check(options.compute_type != ComputeType::float16,

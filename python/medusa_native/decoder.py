@@ -12,6 +12,7 @@ from medusa_native.arguments import (
     Prompt,
     cache_type,
     check_device,
+    core_types,
     is_conversation,
     limit,
     list_conversations,
@@ -23,6 +24,7 @@ from medusa_native.checks import check_flag, check_integer
 from medusa_native.devices import stream_handle
 from medusa_native.engine import load_engine
 from medusa_native.errors import InvalidArgument
+from medusa_native.gpu_check import choose_device
 from medusa_native.metrics import AcceptanceWatch
 from medusa_native.outputs import RequestOutput, StreamChunk, TotalMetrics
 from medusa_native.params import SamplingParams, SpeculativeConfig
@@ -54,8 +56,9 @@ class Decoder:
     tokenizer
         A folder or `Tokenizer`; default: the model's own.
     device
-        ``"auto"``, ``"cpu"``: the CPU; ``"cuda"``, ``"cuda:1"``: a GPU, whose kernels have not run
-        on one yet, so that it must be asked for.
+        ``"cpu"``; ``"cuda"``, ``"cuda:1"``: a GPU. ``"auto"``: the first GPU where a small model,
+        decoded on it once in a process, gives what it should; else the CPU, with a warning where
+        there is a GPU. `info` says which it is.
     stream
         An existing CUDA stream of that GPU to work on (`devices.stream_handle` says which kinds);
         it must outlive the decoder. Default: one of its own.
@@ -130,12 +133,13 @@ class Decoder:
         check_device(device)
         check_integer("Decoder", "seed", seed, 0, 2**64 - 1)
         speculation = speculative(heads, speculative_config)
+        cache = cache_type(kv_cache_dtype, dtype)
         self._loaded = load_engine(
             model,
             speculation,
             tokenizer,
             dtype=dtype,
-            device=device,
+            device=choose_device(device, core_types(dtype)["compute_type"], cache),
             stream=0 if stream is None else stream_handle(stream),
             adapter=adapter,
             num_threads=limit("num_threads", num_threads),
@@ -143,7 +147,7 @@ class Decoder:
             max_num_seqs=limit("max_num_seqs", max_num_seqs),
             max_num_batched_tokens=limit("max_num_batched_tokens", max_num_batched_tokens),
             kv_cache_memory=limit("kv_cache_memory", kv_cache_memory),
-            kv_cache_dtype=cache_type(kv_cache_dtype, dtype),
+            kv_cache_dtype=cache,
             enable_prefix_caching=check_flag(
                 "Decoder", "enable_prefix_caching", enable_prefix_caching
             ),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medusa_native import Decoder, _core
+from medusa_native import Decoder, _core, gpu_check
 from medusa_native.devices import best_device, cuda_devices, stream_handle
 from medusa_native.errors import DeviceError, InvalidArgument
 
@@ -66,3 +66,20 @@ def test_without_a_gpu_the_reason_is_given() -> None:
     for ask in (cuda_devices, best_device):
         with pytest.raises(DeviceError, match=says):
             ask()
+
+
+@pytest.mark.skipif(not _core.why_no_cuda(), reason="a GPU works here")
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "int8"])
+def test_auto_is_the_cpu_without_a_gpu(model: Path, kv_cache_dtype: str) -> None:
+    decoder = Decoder(model, device="auto", kv_cache_dtype=kv_cache_dtype)
+    assert decoder.info()["device"].startswith("cpu (")
+
+
+# The model that is decoded to see whether a GPU works: it tells right from wrong where it can run.
+def test_the_check_of_a_gpu_passes_where_results_are_right() -> None:
+    reference, model = gpu_check.load("float32", "cpu"), gpu_check.load("bfloat16", "cpu")
+    assert 1e-3 < gpu_check.distance(model, reference) < gpu_check.FURTHEST["bfloat16"] / 2
+    assert gpu_check.distance(reference, reference) == 0
+    plain = gpu_check.answers(model, heads=False)
+    assert gpu_check.answers(model, heads=True) == plain
+    assert len({token for answer in plain for token in answer}) > 16
