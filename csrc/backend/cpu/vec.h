@@ -19,9 +19,10 @@ typedef uint16_t HVec __attribute__((vector_size(kWidth * 2)));
 typedef int8_t BVec __attribute__((vector_size(kWidth)));
 typedef int16_t SVec __attribute__((vector_size(kWidth * 4)));  // two to a lane
 
-MEDUSA_INLINE Vec set1(float a) { return Vec{} + a; }
-MEDUSA_INLINE UVec set1_u(uint32_t a) { return UVec{} + a; }
-MEDUSA_INLINE IVec set1_i(int32_t a) { return IVec{} + a; }
+// a - 0 is a, zeros of either sign included, and costs nothing; 0 + a would be an addition.
+MEDUSA_INLINE Vec set1(float a) { return a - Vec{}; }
+MEDUSA_INLINE UVec set1_u(uint32_t a) { return a - UVec{}; }
+MEDUSA_INLINE IVec set1_i(int32_t a) { return a - IVec{}; }
 
 template <class V, class T>
 MEDUSA_INLINE V load_as(const T* p) {
