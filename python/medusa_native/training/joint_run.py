@@ -11,7 +11,6 @@ from medusa_native.engine import as_core
 from medusa_native.heads import fingerprint
 from medusa_native.loading.casting import cast
 from medusa_native.training import dataset as rows
-from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from medusa_native.training.joint_options import core_options, require_memory
 from medusa_native.training.joint_start import (
     begin_with,
@@ -28,8 +27,8 @@ from medusa_native.training.packing import (
     plan_updates,
     token_batch,
 )
-from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers
+from medusa_native.training.resumable import Resumable
 from medusa_native.training.settings import device_part, digest, file_digest
 from medusa_native.training.training_log import TrainingLog
 
@@ -41,11 +40,14 @@ if TYPE_CHECKING:
 
     from medusa_native.loading import Checkpoint, HeadsCheckpoint
     from medusa_native.training.joint import JointSettings
+    from medusa_native.training.progress import Meter
     from medusa_native.training.recipe import Recipe
 
 
-class JointRun:
+class JointRun(Resumable):
     """Data and the native trainer of heads and backbone together."""
+
+    trainer: _core.JointTrainer
 
     def __init__(
         self,
@@ -119,21 +121,10 @@ class JointRun:
 
     def fit(self, checkpoint: Path, log: Path, every: float) -> JointValidation:
         """Run all updates that are left; return what the last validation found."""
-        self.state = load_checkpoint(checkpoint, self._key, self.trainer) or Progress()
+        self.resume(checkpoint)
         self.log = TrainingLog(log, self.state.step)
-        total = len(self.updates)
-        with Meter("train", total, self.state.step, shown=self._shown) as meter:
-            try:
-                self._loop(checkpoint, every, meter)
-            except KeyboardInterrupt:
-                self._save(checkpoint)
-                raise
+        self.finish(checkpoint, len(self.updates), every)
         return self._validate()
-
-    def _save(self, checkpoint: Path) -> None:
-        """Only the trainer knows the step: Ctrl-C is raised after an update, before its report."""
-        self.state.step = self.trainer.num_steps
-        save_checkpoint(checkpoint, self._key, self.trainer, self.state)
 
     def _loop(self, checkpoint: Path, every: float, meter: Meter) -> None:
         saved = time.monotonic()

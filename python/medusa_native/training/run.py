@@ -10,11 +10,10 @@ import numpy as np
 from medusa_native.engine import load_model
 from medusa_native.heads import fingerprint
 from medusa_native.training import dataset as rows
-from medusa_native.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from medusa_native.training.export import draft_rows, embedding_table
 from medusa_native.training.hidden import hidden_states
-from medusa_native.training.progress import Meter
 from medusa_native.training.records import read_answers
+from medusa_native.training.resumable import Resumable
 from medusa_native.training.settings import TrainSettings, device_part, digest, file_digest
 from medusa_native.training.validation import Validation, ValidationSet, validate
 
@@ -23,11 +22,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from medusa_native import _core
     from medusa_native.loading import Checkpoint
+    from medusa_native.training.progress import Meter
 
 
-class Run:
+class Run(Resumable):
     """Data, states and the native trainer."""
+
+    trainer: _core.Trainer
 
     def __init__(
         self,
@@ -99,19 +102,9 @@ class Run:
 
     def fit(self, checkpoint: Path, every: float) -> Validation:
         """Run all steps that are left; return what the last validation found."""
-        self.state = load_checkpoint(checkpoint, self._key, self.trainer) or Progress()
-        with Meter("train", self._total, self.state.step, shown=self._shown) as meter:
-            try:
-                self._loop(checkpoint, every, meter)
-            except KeyboardInterrupt:
-                self._save(checkpoint)
-                raise
+        self.resume(checkpoint)
+        self.finish(checkpoint, self._total, every)
         return self._validate()
-
-    def _save(self, checkpoint: Path) -> None:
-        """Only the trainer knows the step: Ctrl-C is raised after an update, before its report."""
-        self.state.step = self.trainer.num_steps
-        save_checkpoint(checkpoint, self._key, self.trainer, self.state)
 
     def _loop(self, checkpoint: Path, every: float, meter: Meter) -> None:
         saved = time.monotonic()
