@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medusa_native.errors import InvalidArgument
 from medusa_native.loading.adapter import ADAPTER_FILE, PREFIX
 from medusa_native.loading.adapter_config import CONFIG_FILE
-from medusa_native.loading.heads_writer import replace_file, write_tensors
 from medusa_native.loading.tensors import HostTensor
+from medusa_native.loading.writing import replace_pair
 
 if TYPE_CHECKING:
     import os
@@ -60,13 +59,7 @@ def write_adapter(
         _require_fit(module, down, up, config)
         tensors[f"{PREFIX}{module}.lora_A.weight"] = down
         tensors[f"{PREFIX}{module}.lora_B.weight"] = up
-    text = json.dumps(peft_config(config), indent=2) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / ADAPTER_FILE, lambda file: write_tensors(file, tensors))
-        replace_file(folder / CONFIG_FILE, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise InvalidArgument(f"{folder}: cannot be written: {error}") from error
+    replace_pair(folder, ADAPTER_FILE, tensors, CONFIG_FILE, peft_config(config))
     return folder / ADAPTER_FILE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -18,10 +17,9 @@ from medusa_native.loading.heads_writer import (
     HEADS_FILE,
     medusa_config,
     medusa_tensors,
-    replace_file,
-    write_tensors,
 )
 from medusa_native.loading.tensors import HostTensor
+from medusa_native.loading.writing import folder_beside, replace_pair
 
 if TYPE_CHECKING:
     from medusa_native.loading.heads import HeadsCheckpoint
@@ -104,15 +102,9 @@ def require_replaceable(folder: Path, *, force: bool) -> None:
 def _write_folder(
     folder: Path, file_name: str, tensors: dict[str, HostTensor], config: dict[str, Any]
 ) -> None:
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        text = (json.dumps(config, indent=2) + "\n").encode()
-        replace_file(new / file_name, lambda file: write_tensors(file, tensors))
-        replace_file(new / "config.json", lambda file: file.write(text))
-        new.chmod(0o755)
+    with folder_beside(folder) as new:
+        replace_pair(new, file_name, tensors, "config.json", config)
         _put_in_place(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _put_in_place(new: Path, folder: Path) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any
 
-from medusa_native.errors import InvalidArgument
-from medusa_native.loading.tensors import HostTensor, block_size
+from medusa_native.loading.tensors import HostTensor
+from medusa_native.loading.writing import replace_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    import os
+    from collections.abc import Mapping
 
     from medusa_native.loading.heads import HeadsCheckpoint
 
@@ -49,15 +45,10 @@ def save_heads(
     InvalidArgument
         The folder cannot be written.
     """
-    folder = Path(folder)
-    text = json.dumps(medusa_config(heads, config), indent=2) + "\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / HEADS_FILE, lambda file: write_tensors(file, medusa_tensors(heads)))
-        replace_file(folder / "config.json", lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise InvalidArgument(f"{folder}: cannot be written: {error}") from error
-    return folder / HEADS_FILE
+    replace_pair(
+        Path(folder), HEADS_FILE, medusa_tensors(heads), "config.json", medusa_config(heads, config)
+    )
+    return Path(folder) / HEADS_FILE
 
 
 def medusa_config(heads: HeadsCheckpoint, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,33 +57,6 @@ def medusa_config(heads: HeadsCheckpoint, config: Mapping[str, Any]) -> dict[str
     version = {"version": "2"} if heads.version == 2 else {}
     grounded = {GROUNDED: True} if heads.grounded else {}
     return {**config, **counts, **version, **grounded}
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under another name, flush it to disk, then rename it over `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def folder_beside(path: Path) -> Iterator[Path]:
-    """Make an empty folder beside `path`, to be renamed; what is left of it goes at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        new.chmod(0o755)
-        yield new
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def medusa_tensors(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
@@ -108,29 +72,3 @@ def medusa_tensors(heads: HeadsCheckpoint) -> dict[str, HostTensor]:
     if heads.token_map is not None:
         tensors["token_map"] = HostTensor.from_array(heads.token_map)
     return tensors
-
-
-class Writable(Protocol):
-    """What takes bytes: a file, or one that is hashed on the way."""
-
-    def write(self, data: bytes | memoryview, /) -> object:
-        """Append."""
-
-
-def write_tensors(
-    file: Writable, tensors: Mapping[str, HostTensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write the safetensors format: header length, JSON header padded to 8 bytes, tensors."""
-    names = sorted(tensors, key=lambda name: -block_size(tensors[name].dtype)[1])
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
-    offset = 0
-    for name in names:
-        tensor = tensors[name]
-        end = offset + tensor.data.size
-        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in names:
-        file.write(tensors[name].data.data)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from medusa_native.loading.casting import cast, is_exact
 from medusa_native.loading.fields import read_json
-from medusa_native.loading.heads_writer import write_tensors
 from medusa_native.loading.hf_config import hf_config, write_tokenizer
 from medusa_native.loading.rotary_rows import reordered, stored_rows
 from medusa_native.loading.tensors import Checkpoint, HostTensor, num_bytes
+from medusa_native.loading.writing import write_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

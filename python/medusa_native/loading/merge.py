@@ -11,8 +11,8 @@ from medusa_native.loading.adapter_merge import merged_weight, touched, untied
 from medusa_native.loading.casting import PLAIN_DTYPES, cast
 from medusa_native.loading.checkpoint import load_checkpoint
 from medusa_native.loading.gguf_writer import GGUF_DTYPES, write_gguf
-from medusa_native.loading.heads_writer import folder_beside
 from medusa_native.loading.hf_writer import write_hf
+from medusa_native.loading.writing import folder_beside
 
 if TYPE_CHECKING:
     import os

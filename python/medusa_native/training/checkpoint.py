@@ -12,8 +12,8 @@ import numpy as np
 
 from medusa_native.errors import InvalidArgument, ModelFormatError
 from medusa_native.json_text import parse_json
-from medusa_native.loading.heads_writer import replace_file, write_tensors
 from medusa_native.loading.tensors import HostTensor
+from medusa_native.loading.writing import replace_file, write_tensors
 
 if TYPE_CHECKING:
     import numpy.typing as npt

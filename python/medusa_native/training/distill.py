@@ -16,7 +16,7 @@ from medusa_native.errors import InvalidArgument
 from medusa_native.heads import fingerprint
 from medusa_native.json_text import parse_json
 from medusa_native.loading import load_checkpoint
-from medusa_native.loading.heads_writer import replace_file
+from medusa_native.loading.writing import replace_file
 from medusa_native.training.answering import Answering, AnswerSettings
 from medusa_native.training.progress import Meter
 from medusa_native.training.records import (

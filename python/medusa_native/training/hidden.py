@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from medusa_native.json_text import parse_json
-from medusa_native.loading.heads_writer import replace_file
+from medusa_native.loading.writing import replace_file
 from medusa_native.training.progress import Meter
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from medusa_native.loading.adapter_config import AdapterConfig
 from medusa_native.loading.adapter_writer import write_adapter
 from medusa_native.loading.casting import cast, to_bf16
 from medusa_native.loading.heads import Layer
-from medusa_native.loading.heads_writer import folder_beside
 from medusa_native.loading.hf_config import hf_config
 from medusa_native.loading.hf_writer import write_hf
 from medusa_native.loading.rotary_rows import stored_rows
+from medusa_native.loading.writing import folder_beside
 
 if TYPE_CHECKING:
     from pathlib import Path

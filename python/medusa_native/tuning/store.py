@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medusa_native.demo_model import cache_folder
 from medusa_native.errors import InvalidArgument, ModelFormatError
 from medusa_native.json_text import parse_json
-from medusa_native.loading.heads_writer import replace_file
+from medusa_native.loading.writing import replace_file
 from medusa_native.tuning.record import DeviceKey, Tuning, parse
 
 if TYPE_CHECKING:
