@@ -6,22 +6,13 @@
 namespace medusa {
 
 /// A backbone's verbs on the device under test, and the CPU's, which are their measure.
-class BackboneDeviceTest : public testing::TestWithParam<DeviceCase> {
+class BackboneDeviceTest : public DeviceCaseTest {
  protected:
-  void SetUp() override { device::choose_schedule(GetParam().schedule); }
-  void TearDown() override {
-    device::check_memory();
-    device::choose_schedule(0);
-  }
-  DType dtype() const { return GetParam().dtype(); }
   /// Of results in C, or of operands that were rounded to it.
   double bound() const { return dtype() == DType::f32 ? 3e-6 : 1.0 / 128; }
 
   static Matrix wide(int64_t rows, int64_t cols, uint32_t seed, float scale = 1.0f) {
     return random_matrix(DType::f32, rows, cols, seed, scale);
-  }
-  Matrix random(int64_t rows, int64_t cols, uint32_t seed) const {
-    return random_matrix(dtype(), rows, cols, seed);
   }
 
   const std::shared_ptr<BackboneTrainBackend> backend =

@@ -10,21 +10,14 @@
 namespace medusa {
 namespace {
 
-class CudaTrainerTest : public testing::TestWithParam<DeviceCase> {
+class CudaTrainerTest : public DeviceCaseTest {
  protected:
-  void SetUp() override { device::choose_schedule(GetParam().schedule); }
-  void TearDown() override {
-    device::check_memory();
-    device::choose_schedule(0);
-  }
   /// Two chunks of rows, where that does not take too long.
   int64_t many_rows() const {
     return GetParam().schedule == 0 && GetParam().compute == ComputeType::bfloat16 ? 390 : 40;
   }
 };
-INSTANTIATE_TEST_SUITE_P(every_case, CudaTrainerTest,
-                         testing::ValuesIn(cases_of({ComputeType::bfloat16, ComputeType::float32})),
-                         device_case_name);
+MEDUSA_FOR_EVERY_TRAIN_CASE(CudaTrainerTest);
 
 constexpr int64_t kHidden = 32, kVocab = 50;
 

@@ -47,7 +47,8 @@ inline std::string device_case_name(const testing::TestParamInfo<DeviceCase>& in
   return name_of(info.param);
 }
 
-class DeviceTest : public testing::TestWithParam<DeviceCase> {
+/// What every test of the device under test does, whatever its verbs.
+class DeviceCaseTest : public testing::TestWithParam<DeviceCase> {
  protected:
   void SetUp() override { device::choose_schedule(GetParam().schedule); }
   void TearDown() override {
@@ -55,7 +56,13 @@ class DeviceTest : public testing::TestWithParam<DeviceCase> {
     device::choose_schedule(0);
   }
   DType dtype() const { return GetParam().dtype(); }
+  Matrix random(int64_t rows, int64_t cols, uint32_t seed) const {
+    return random_matrix(dtype(), rows, cols, seed);
+  }
+};
 
+class DeviceTest : public DeviceCaseTest {
+ protected:
   const std::shared_ptr<Backend> backend =
       make_cuda_backend({.compute_type = GetParam().compute}, 0);
 };

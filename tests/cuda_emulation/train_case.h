@@ -51,18 +51,9 @@ class Placed {
 };
 
 /// Training's verbs on the device under test, for each of its compute types and schedules.
-class DeviceTrainTest : public testing::TestWithParam<DeviceCase> {
+class DeviceTrainTest : public DeviceCaseTest {
  protected:
-  void SetUp() override { device::choose_schedule(GetParam().schedule); }
-  void TearDown() override {
-    device::check_memory();
-    device::choose_schedule(0);
-  }
-  DType dtype() const { return GetParam().dtype(); }
   double rounding() const { return GetParam().rounding(); }
-  Matrix random(int64_t rows, int64_t cols, uint32_t seed) const {
-    return random_matrix(dtype(), rows, cols, seed);
-  }
   Placed placed(const Matrix& host) const { return {*backend, host}; }
   Placed placed(DType type, int64_t rows, int64_t cols) const {
     return {*backend, Matrix(type, rows, cols)};
