@@ -22,7 +22,7 @@ constexpr std::array kFormats = {
     Format{DType::q5_0, "Q5_0", 32, 22},   Format{DType::q5_1, "Q5_1", 32, 24},
     Format{DType::q2_k, "Q2_K", 256, 84},  Format{DType::q3_k, "Q3_K", 256, 110},
     Format{DType::q4_k, "Q4_K", 256, 144}, Format{DType::q5_k, "Q5_K", 256, 176},
-    Format{DType::q6_k, "Q6_K", 256, 210},
+    Format{DType::q6_k, "Q6_K", 256, 210}, Format{DType::f8_e4m3, "F8_E4M3", 1, 1},
 };
 
 const Format& format(DType dtype) { return kFormats[static_cast<size_t>(dtype)]; }

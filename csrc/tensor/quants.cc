@@ -84,7 +84,9 @@ float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(subnormal));
 }
 
-bool is_weight_dtype(DType dtype) { return dtype != DType::i32 && dtype != DType::i8; }
+bool is_weight_dtype(DType dtype) {
+  return dtype != DType::i32 && dtype != DType::i8 && dtype != DType::f8_e4m3;
+}
 
 void dequantize(float* out, const void* data, DType dtype, int64_t elements) {
   const auto* bytes = static_cast<const uint8_t*>(data);

@@ -13,7 +13,8 @@ enum class ComputeType : uint8_t { float32, bfloat16, float16 };
 
 /// How weights are kept in memory. as_stored: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K of
 /// ggml in their blocks, where the compute type is bfloat16, and rows that meet them are rounded to
-/// 8 bits in groups of 32; widened: all in the compute type.
+/// 8 bits in groups of 32, and F8_E4M3 as codes and scales, which products widen to bfloat16;
+/// widened: all in the compute type.
 enum class WeightFormat : uint8_t { as_stored, widened };
 
 /// How keys and values are cached: in the compute type, or as 8-bit codes with one scale for each

@@ -6,7 +6,8 @@
 
 namespace medusa {
 
-/// Element types of tensors. The block formats are GGUF's (ggml-quants).
+/// Element types of tensors. The block formats are GGUF's (ggml-quants); f8_e4m3, without
+/// infinities, means something with scales beside it alone (HostTensor::scales).
 enum class DType : uint8_t {
   f32,
   f16,
@@ -23,6 +24,7 @@ enum class DType : uint8_t {
   q4_k,
   q5_k,
   q6_k,
+  f8_e4m3,
 };
 
 /// Elements that share one block; 1 for plain types.

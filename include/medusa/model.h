@@ -14,12 +14,21 @@
 
 namespace medusa {
 
+/// Scales of a matrix of F8_E4M3 codes, f32: one for each block of `rows` by `columns` of it,
+/// (ceil(out_features / rows), ceil(in_features / columns)), positive and finite.
+struct BlockScales {
+  const float* values = nullptr;
+  int64_t rows = 1;
+  int64_t columns = 1;  // a multiple of 128, or at least in_features
+};
+
 /// A tensor in host memory that somebody else owns, often a mapped file.
 struct HostTensor {
   const void* data = nullptr;
   size_t bytes = 0;
   DType dtype = DType::f32;
   std::vector<int64_t> shape;  // row-major, (out_features, in_features) for weights
+  BlockScales scales = {};     // of F8_E4M3: an element is its code times its block's scale
 };
 
 /// Canonical (Hugging Face) tensor name to tensor.

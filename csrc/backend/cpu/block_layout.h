@@ -14,9 +14,22 @@
 //               6-bit codes: line (half, column block), two bits for each of four i
 //     factors   super-blocks: two bytes for each of 32 columns, scales then minimums, or scales of
 //               either half of the group where there are no minimums
+//
+// A panel of F8_E4M3 is not cut into records: all codes, then the scales.
+//
+//   codes       a line is 16 columns by 4 elements of K
+//   scales      f32 of 32 columns for every 128 of K
 namespace medusa::cpu {
 
 inline constexpr int kLine = 64;
+
+inline constexpr int kScaleColumns = 128;  // of K, that share a scale of F8_E4M3
+
+// Bytes of one F8_E4M3 panel's codes, and of it all.
+constexpr int64_t float8_code_bytes(int64_t k) { return k / 4 * 2 * kLine; }
+constexpr int64_t float8_panel_bytes(int64_t k) {
+  return float8_code_bytes(k) + (k + kScaleColumns - 1) / kScaleColumns * 2 * kLine;
+}
 
 struct BlockLayout {
   int bits, groups;

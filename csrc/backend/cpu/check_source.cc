@@ -1,8 +1,11 @@
 #include "backend/cpu/check_source.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "backend/cpu/block_layout.h"
 #include "backend/cpu/kernels.h"
 #include "base/check.h"
 #include "tensor/quants.h"
@@ -36,13 +39,31 @@ void check_bytes(const char* source, const HostTensor& tensor) {
                           name(tensor.dtype), ", found ", tensor.bytes);
 }
 
+// What a reader of F8_E4M3 has to have beside the codes.
+void check_scales(const char* source, const HostTensor& part) {
+  const BlockScales& s = part.scales;
+  check<ModelFormatError>(s.values != nullptr, source, ": expected scales for ", name(part.dtype),
+                          ", found none");
+  const bool fits =
+      s.rows > 0 && s.columns > 0 && (s.columns % kScaleColumns == 0 || s.columns >= part.shape[1]);
+  check<ModelFormatError>(fits, source, ": expected scales of blocks of a multiple of ",
+                          kScaleColumns, " columns or of whole rows, found blocks of ", s.rows,
+                          " x ", s.columns);
+  const int64_t count =
+      (part.shape[0] + s.rows - 1) / s.rows * ((part.shape[1] + s.columns - 1) / s.columns);
+  const bool good = std::all_of(s.values, s.values + count,
+                                [](float scale) { return std::isfinite(scale) && scale > 0; });
+  check<ModelFormatError>(good, source, ": expected positive finite scales, found another");
+}
+
 void check_part(const char* source, const HostTensor& part, int64_t in_features) {
-  check<ModelFormatError>(is_weight_dtype(part.dtype), source, ": expected a weight type, found ",
-                          name(part.dtype));
+  check<ModelFormatError>(is_weight_dtype(part.dtype) || part.dtype == DType::f8_e4m3, source,
+                          ": expected a weight type, found ", name(part.dtype));
   check<ModelFormatError>(part.shape.size() == 2 && part.shape[1] == in_features, source,
                           ": expected shape (out_features, ", in_features, "), found ",
                           shape_text(part.shape));
   check_bytes(source, part);
+  if (part.dtype == DType::f8_e4m3) check_scales(source, part);
 }
 
 void check_bias(const char* source, const HostTensor& bias, int64_t out_features) {

@@ -16,8 +16,20 @@ inline constexpr int kPanel = kPanelBlocks * kBlock;
 inline constexpr int kTile = 64;
 
 /// Index of per-type functions: types of rows, then of weights alone (block_layout.h).
-enum ElementType : int { kF32, kBf16, kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ4_K, kQ5_K, kQ6_K };
-inline constexpr int kRowTypes = 2, kWeightTypes = 10;
+enum ElementType : int {
+  kF32,
+  kBf16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kF8_E4M3
+};
+inline constexpr int kRowTypes = 2, kWeightTypes = 11;
 /// Types of the key/value cache: those of rows, then 8-bit codes beside bf16 rows.
 inline constexpr int kI8Cache = kRowTypes, kCacheTypes = kRowTypes + 1;
 
@@ -47,7 +59,7 @@ struct LinearArgs {
   int64_t x_stride;
   int64_t rows;
   int64_t k;           // a multiple of 32
-  const void* weight;  // bf16 [n/32][k/2][32][2], f32 [n/32][k][32] or blocks, n padded to 32
+  const void* weight;  // bf16 [n/32][k/2][32][2], f32 [n/32][k][32] or quantised, n padded to 32
   const float* bias;   // (n) or null
   int64_t n;           // columns, padding left out
   Finish finish;

@@ -110,6 +110,7 @@ void pack_segment(const WeightSource& source, const WeightSegment& segment, Weig
                   ThreadPool& pool) {
   if (segment.dtype == DType::f32) return pack_matrix<float>(source, segment, weight, pool);
   if (segment.dtype == DType::bf16) return pack_matrix<bf16>(source, segment, weight, pool);
+  if (segment.dtype == DType::f8_e4m3) return pack_float8(source, segment, weight, pool);
   pack_blocks(source, segment, weight, pool);
 }
 

@@ -12,4 +12,8 @@ namespace medusa::cpu {
 void pack_blocks(const WeightSource& source, const WeightSegment& segment, Weight& weight,
                  ThreadPool& pool);
 
+/// Likewise a segment of F8_E4M3. Throws ModelFormatError for values that are not finite in bf16.
+void pack_float8(const WeightSource& source, const WeightSegment& segment, Weight& weight,
+                 ThreadPool& pool);
+
 }  // namespace medusa::cpu

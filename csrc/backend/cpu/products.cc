@@ -109,7 +109,7 @@ LinearArgs Products::arguments(Tensor x, const Weight& weight) {
   a.residual = x.data;
   a.residual_stride = x.cols;
   for (const WeightSegment& s : weight.segments) {
-    if (s.dtype == DType::bf16) adapt_activations(a, x);
+    if (s.dtype == DType::bf16 || s.dtype == DType::f8_e4m3) adapt_activations(a, x);
     if (block_format(s.dtype) != nullptr && a.groups == nullptr) a.groups = quantized(x);
   }
   return a;

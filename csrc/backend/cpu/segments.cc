@@ -12,7 +12,8 @@ namespace {
 // What one part is packed in.
 DType packed_type(const HostTensor& part, DType compute, WeightFormat format) {
   const bool keep = format == WeightFormat::as_stored && compute == DType::bf16;
-  return keep && block_format(part.dtype) != nullptr ? part.dtype : compute;
+  const bool codes = block_format(part.dtype) != nullptr || part.dtype == DType::f8_e4m3;
+  return keep && codes ? part.dtype : compute;
 }
 
 // Runs of parts of one type.
@@ -59,6 +60,8 @@ ElementType element_type(DType dtype) {
       return kQ5_K;
     case DType::q6_k:
       return kQ6_K;
+    case DType::f8_e4m3:
+      return kF8_E4M3;
     default:
       throw InvalidArgument(text("no product reads weights of ", name(dtype)));
   }
@@ -70,6 +73,7 @@ BlockLayout block_layout(DType dtype) {
 }
 
 size_t panel_bytes(DType dtype, int64_t in_features) {
+  if (dtype == DType::f8_e4m3) return static_cast<size_t>(float8_panel_bytes(in_features));
   if (block_format(dtype) == nullptr) {
     return static_cast<size_t>(kPanel * in_features) * block_bytes(dtype);
   }
@@ -80,7 +84,10 @@ size_t panel_bytes(DType dtype, int64_t in_features) {
 std::vector<WeightSegment> plan_segments(const WeightSource& source, DType compute,
                                          WeightFormat format) {
   const int64_t rows = count_rows(source);
-  if (source.packed != nullptr) return {{source.packed->segments[0].dtype, 0, rows, 0}};
+  if (source.packed != nullptr) {
+    const DType packed = source.packed->segments[0].dtype;
+    return {{packed == DType::f8_e4m3 ? compute : packed, 0, rows, 0}};
+  }
   std::vector<WeightSegment> segments = runs(source, compute, format);
   const bool mixed = segments.size() > 1;
   if (mixed && (source.pack == Pack::interleave || !at_panels(segments))) {

@@ -21,9 +21,9 @@ BlockLayout block_layout(DType dtype);
 /// Bytes of one packed panel of in_features columns.
 size_t panel_bytes(DType dtype, int64_t in_features);
 
-/// The types that a source is packed in: its own where blocks are kept and block products read it,
-/// else `compute`. Parts that are interleaved must agree, and those of different types begin at
-/// whole panels; else all is widened to `compute`.
+/// The types that a source is packed in: its own where weights are kept as stored and products read
+/// it, else `compute`, as are rows of packed F8_E4M3. Parts that are interleaved must agree, and
+/// those of different types begin at whole panels; else all is widened to `compute`.
 std::vector<WeightSegment> plan_segments(const WeightSource& source, DType compute,
                                          WeightFormat format);
 

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "base/check.h"
+#include "tensor/float8.h"
 #include "tensor/quants.h"
 
 namespace medusa::cpu {
@@ -28,6 +29,7 @@ SourceRow locate(const WeightSource& source, int64_t n) {
 }
 
 void widen_row(float* out, const HostTensor& tensor, int64_t row) {
+  if (tensor.dtype == DType::f8_e4m3) return widen_float8_row(out, tensor, row);
   const int64_t k = tensor.shape.back();
   const size_t bytes =
       static_cast<size_t>(k / block_elements(tensor.dtype)) * block_bytes(tensor.dtype);
