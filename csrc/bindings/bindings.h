@@ -18,7 +18,8 @@ void register_read_stream(pybind11::module_& module);
 void register_joint_trainer(pybind11::module_& module);
 void register_trainer(pybind11::module_& module);
 
-/// A (buffer, dtype name, shape) triple as a view; the buffer must be C-contiguous and outlive it.
-HostTensor to_host_tensor(const pybind11::handle& triple, const std::string& name);
+/// (buffer, dtype name, shape), and of F8_E4M3 its scales, f32 (blocks of rows, of columns), and a
+/// block's (rows, columns), as a view; arrays must be C-contiguous and outlive it.
+HostTensor to_host_tensor(const pybind11::handle& stored, const std::string& name);
 
 }  // namespace medusa

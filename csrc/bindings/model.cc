@@ -179,12 +179,29 @@ void register_config(py::module_& module) {
       .def_readwrite("tie_word_embeddings", &ModelConfig::tie_word_embeddings);
 }
 
+// (..., scales, block): as many as the shape has blocks.
+BlockScales to_scales(const py::tuple& parts, const std::vector<int64_t>& shape,
+                      const std::string& name) {
+  const auto block = py::cast<std::pair<int64_t, int64_t>>(parts[4]);
+  check(shape.size() == 2 && block.first > 0 && block.second > 0, name,
+        ": expected scales of blocks of a matrix");
+  check(py::isinstance<py::array_t<float, py::array::c_style>>(parts[3]), name,
+        ": expected scales in a contiguous float32 array");
+  const auto values = py::cast<py::array_t<float, py::array::c_style>>(parts[3]);
+  const auto blocks = [](int64_t all, int64_t of) { return all / of + (all % of > 0); };
+  check(values.ndim() == 2 && values.shape(0) == blocks(shape[0], block.first) &&
+            values.shape(1) == blocks(shape[1], block.second),
+        name, ": expected one scale for each block of ", block.first, " x ", block.second);
+  return {values.data(), block.first, block.second};
+}
+
 }  // namespace
 
-HostTensor to_host_tensor(const py::handle& triple, const std::string& name) {
-  const auto parts = py::cast<py::tuple>(triple);
-  check(parts.size() == 3, name, ": expected (buffer, dtype, shape), found ", parts.size(),
-        " items");
+HostTensor to_host_tensor(const py::handle& stored, const std::string& name) {
+  const auto parts = py::cast<py::tuple>(stored);
+  check(parts.size() == 3 || parts.size() == 5, name,
+        ": expected (buffer, dtype, shape) or (buffer, dtype, shape, scales, block), found ",
+        parts.size(), " items");
   const py::buffer_info info = py::cast<py::buffer>(parts[0]).request();
   py::ssize_t expected = info.itemsize;
   for (py::ssize_t axis = info.ndim - 1; axis >= 0; --axis) {
@@ -192,8 +209,11 @@ HostTensor to_host_tensor(const py::handle& triple, const std::string& name) {
           ": expected a C-contiguous buffer");
     expected *= info.shape[axis];
   }
-  return {info.ptr, static_cast<size_t>(info.size * info.itemsize),
-          parse_dtype(py::cast<std::string>(parts[1])), py::cast<std::vector<int64_t>>(parts[2])};
+  HostTensor tensor{info.ptr, static_cast<size_t>(info.size * info.itemsize),
+                    parse_dtype(py::cast<std::string>(parts[1])),
+                    py::cast<std::vector<int64_t>>(parts[2])};
+  if (parts.size() == 5) tensor.scales = to_scales(parts, tensor.shape, name);
+  return tensor;
 }
 
 void register_model(py::module_& module) {

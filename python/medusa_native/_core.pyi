@@ -4,7 +4,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-_Tensor: TypeAlias = tuple[npt.NDArray[Any], str, tuple[int, ...]]
+# Bytes, type and shape; of F8_E4M3 also scales and the rows and columns of a block.
+_Tensor: TypeAlias = (
+    tuple[npt.NDArray[Any], str, tuple[int, ...]]
+    | tuple[npt.NDArray[Any], str, tuple[int, ...], npt.NDArray[np.float32], tuple[int, int]]
+)
 
 class ModelConfig:
     architecture: str

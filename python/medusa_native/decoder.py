@@ -64,7 +64,8 @@ class Decoder:
         it must outlive the decoder. Default: one of its own.
     dtype
         ``"auto"``: compute in bfloat16, but keep the quantised weights of a GGUF file in their
-        blocks and round what they are multiplied with to 8 bits, in groups of 32;
+        blocks and round what they are multiplied with to 8 bits, in groups of 32, and keep FP8
+        weights as codes, which are widened as they are multiplied;
         ``"bfloat16"``, ``"float32"``, on a GPU also ``"float16"``: widen all weights to that type
         and compute in it.
     max_model_len

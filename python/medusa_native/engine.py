@@ -19,9 +19,6 @@ from medusa_native.tuning.adaptive import forward_seconds
 from medusa_native.tuning.store import device_key, find_tuning
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from medusa_native.loading import HeadsCheckpoint, HostTensor
     from medusa_native.params import SpeculativeConfig
 
@@ -225,9 +222,10 @@ def pack_heads(model: _core.Model, heads: HeadsCheckpoint) -> _core.Heads:
     return _core.Heads.load(model, residual, projection, token_map, heads.grounded)
 
 
-def as_core(tensor: HostTensor) -> tuple[npt.NDArray[np.uint8], str, tuple[int, ...]]:
+def as_core(tensor: HostTensor) -> tuple[Any, ...]:
     """Return a tensor as the core takes it; the bytes stay where they are."""
-    return tensor.data, tensor.dtype, tensor.shape
+    stored = tensor.data, tensor.dtype, tensor.shape
+    return stored if tensor.scales is None else (*stored, tensor.scales, tensor.scale_block)
 
 
 def _tokenizer(chosen: str | Path | Tokenizer | None, checkpoint: Checkpoint) -> Tokenizer:

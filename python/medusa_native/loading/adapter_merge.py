@@ -82,6 +82,8 @@ def merged_weight(checkpoint: Checkpoint, adapter: Adapter, name: str, dtype: st
 def _merged(adapter: Adapter, name: str, base: HostTensor, order: Order, dtype: str) -> HostTensor:
     """Return the weight in `dtype`: summed natively, in float32 and in a fixed order."""
     up, down, scale = _factors(adapter.factors.get(name), base.shape, order)
+    if base.scales is not None:
+        base = HostTensor.from_array(base.to_float32())
     source = (base.data, base.dtype, base.shape)
     data, largest = _core.add_low_rank(source, up, down, scale, dtype)
     if not np.isfinite(largest):

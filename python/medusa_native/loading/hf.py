@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medusa_native.errors import ModelFormatError
 from medusa_native.loading.fields import Fields, read_json
+from medusa_native.loading.hf_quantization import join_scales, scale_block
 from medusa_native.loading.hf_tokenizer import hf_tokenizer
 from medusa_native.loading.safetensors_file import read_safetensors
 from medusa_native.loading.shapes import check_backbone
@@ -40,7 +41,10 @@ def load_folder(folder: Path) -> Checkpoint:
     """
     fields = read_json(folder / "config.json")
     config = model_config(fields)
-    tensors = check_backbone(folder, config, read_shards(folder))
+    block, stored = scale_block(fields), read_shards(folder)
+    if "quantization_config" in fields:
+        stored = join_scales(folder, stored, block)
+    tensors = check_backbone(folder, config, stored)
     return Checkpoint(config, tensors, hf_tokenizer(folder), folder)
 
 
@@ -89,7 +93,8 @@ def model_config(fields: Fields) -> dict[str, Any]:
             f"{fields.path}: unknown architecture: 'model_type' must be one of "
             f"{', '.join(_DEFAULTS)}, found {kind!r}"
         )
-    _require_supported(fields)
+    if fields.get_str("hidden_act", "silu") not in ("silu", "swish"):
+        raise fields.fail("hidden_act", "'silu'")
     fields = Fields(fields.path, _DEFAULTS[kind] | dict(fields.values))
     heads = fields.get_int("num_attention_heads")
     hidden = fields.get_int("hidden_size")
@@ -110,17 +115,6 @@ def model_config(fields: Fields) -> dict[str, Any]:
         "tie_word_embeddings": fields.get_bool("tie_word_embeddings", False),
         **_rope(fields),
     }
-
-
-def _require_supported(fields: Fields) -> None:
-    if fields.get_str("hidden_act", "silu") not in ("silu", "swish"):
-        raise fields.fail("hidden_act", "'silu'")
-    if "quantization_config" in fields:
-        method = fields.get_fields("quantization_config").values.get("quant_method")
-        raise ModelFormatError(
-            f"{fields.path}: weights quantised by '{method}' are not supported: use the original "
-            "weights or a GGUF file"
-        )
 
 
 def _sliding_window(fields: Fields, kind: str) -> int:

@@ -111,4 +111,5 @@ def _write_texts(folder: Path, checkpoint: Checkpoint, dtype: str) -> None:
 
 
 def _changed(config: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    config.pop("quantization_config", None)  # nothing written is quantised
     return config | {"tie_word_embeddings": checkpoint.config["tie_word_embeddings"]}

@@ -23,7 +23,7 @@ DTYPES = (
     *("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
 )
 
-FLOAT8 = "F8_E4M3"  # stored by ModelOpt; readers widen it, nothing computes with it
+FLOAT8 = "F8_E4M3"  # means something with its scales alone
 _WEIGHT_DTYPES = frozenset(DTYPES) - {"I32", "I64"}
 
 
@@ -54,11 +54,18 @@ class HostTensor:
         One of `DTYPES`, or `FLOAT8`.
     shape
         Logical row-major shape, (out_features, in_features) for weights.
+    scales
+        Of a backbone's `FLOAT8` weights: float32, one for each block of `scale_block` rows and
+        columns; the last blocks may be cut short.
+    scale_block
+        Its rows and columns.
     """
 
     data: npt.NDArray[np.uint8]
     dtype: str
     shape: tuple[int, ...]
+    scales: npt.NDArray[np.float32] | None = None
+    scale_block: tuple[int, int] = (1, 1)
 
     @classmethod
     def from_array(cls, array: npt.NDArray[Any]) -> HostTensor:
@@ -76,12 +83,25 @@ class HostTensor:
         if self.dtype == "BF16":
             wide = np.asarray(self.data.view(np.uint16), dtype=np.uint32) << np.uint32(16)
             return np.asarray(wide.view(np.float32)).reshape(self.shape)
+        if self.scales is not None:
+            return _scaled(self, self.scales)
         return _dequantize(self)
 
     def to_int64(self) -> npt.NDArray[np.int64]:
         """Return a widened copy of an integer tensor, int64 of shape `shape`."""
         stored = self.data.view(np.int32 if self.dtype == "I32" else np.int64)
         return stored.astype(np.int64).reshape(self.shape)
+
+
+def _scaled(tensor: HostTensor, scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    from medusa_native.loading.float8 import NUMBERS
+
+    (rows, columns), (height, width) = tensor.shape, tensor.scale_block
+    wide = NUMBERS[tensor.data].reshape(rows, columns)
+    for first in range(0, rows, height):
+        across = np.repeat(scales[first // height], min(width, columns))[:columns]
+        wide[first : first + height] *= across
+    return wide
 
 
 def _dequantize(tensor: HostTensor) -> npt.NDArray[np.float32]:
@@ -101,7 +121,7 @@ def aligned(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[np.uint8]:
 
 def require_weight(path: Path, name: str, tensor: HostTensor) -> None:
     """Raise unless the tensor holds floating-point weights."""
-    if tensor.dtype not in _WEIGHT_DTYPES:
+    if tensor.dtype not in _WEIGHT_DTYPES and tensor.scales is None:
         raise ModelFormatError(
             f"{path}: tensor '{name}' must hold weights (F32, F16, BF16 or a block format), "
             f"found {tensor.dtype}"

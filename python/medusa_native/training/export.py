@@ -35,8 +35,9 @@ def embedding_table(backbone: Checkpoint, dtype: str) -> npt.NDArray[Any]:
     bfloat16 comes as uint16, converted some rows at a time; a table that is stored so is viewed.
     """
     stored = backbone.tensors["model.embed_tokens.weight"]
-    if dtype == "float32":
-        return stored.to_float32()
+    if dtype == "float32" or stored.scales is not None:
+        wide = stored.to_float32()
+        return wide if dtype == "float32" else bf16_bits(wide)
     if stored.dtype == "BF16":
         return stored.data.view(np.uint16).reshape(stored.shape)
     out = np.empty(stored.shape, np.uint16)
@@ -47,6 +48,8 @@ def embedding_table(backbone: Checkpoint, dtype: str) -> npt.NDArray[Any]:
 
 
 def _select(matrix: HostTensor, rows: slice | npt.NDArray[np.int32]) -> HostTensor:
+    if matrix.scales is not None:
+        matrix = HostTensor.from_array(matrix.to_float32())
     stored = matrix.data.reshape(matrix.shape[0], -1)[rows]
     return HostTensor(stored.reshape(-1), matrix.dtype, (len(stored), matrix.shape[1]))
 

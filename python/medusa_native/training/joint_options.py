@@ -79,9 +79,9 @@ def require_memory(
     needed
         Bytes of the trainer.
     backbone
-        The original model. Widened, it is held; where all weights are trained, it is read as
-        often as those, for losses and validations compare with it. Else its mapped file may come
-        and go.
+        The original model. Widened, as FP8 weights always are, it is held; where all weights are
+        trained, it is read as often as those, for losses and validations compare with it. Else its
+        mapped file may come and go.
     """
     size = 4 if settings.dtype == "float32" else 2
     tensors = backbone.tensors.values()
@@ -89,7 +89,9 @@ def require_memory(
     if settings.weight_format == "widened":
         original = sum(math.prod(tensor.shape) for tensor in tensors) * size
     elif all_weights:
-        original = sum(tensor.data.size for tensor in tensors)
+        original = sum(tensor.data.size for tensor in tensors if tensor.scales is None)
+    if settings.weight_format != "widened":
+        original += size * sum(math.prod(t.shape) for t in tensors if t.scales is not None)
     free = available_memory()
     if needed + original > free:
         share = f", {original >> 20} MiB of it the original model" if original else ""

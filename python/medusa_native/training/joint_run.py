@@ -107,7 +107,7 @@ class JointRun(Resumable):
         widened = self._settings.weight_format == "widened"
         require_memory(needed, self._backbone, self._settings, self._recipe.all_weights)
         tensors = {
-            name: as_core(self._widened(name) if widened else tensor)
+            name: as_core(self._widened(name) if widened or tensor.scales is not None else tensor)
             for name, tensor in self._backbone.tensors.items()
         }
         token_map = [] if self.token_map is None else self.token_map.tolist()
