@@ -28,11 +28,11 @@ inline std::string schedule_name(const testing::TestParamInfo<Schedule>& info) {
                                            ::medusa::emulation::Schedule::random), \
                            ::medusa::emulation::schedule_name)
 
-/// What the emulator says of a kernel of one block; empty if nothing.
+/// What the emulator says of a kernel of one cluster, most often of one block; empty if nothing.
 inline std::string complaint(int threads, const std::function<void()>& kernel,
-                             size_t shared_bytes = 0, bool early = false) {
+                             size_t shared_bytes = 0, bool early = false, unsigned blocks = 1) {
   try {
-    run_kernel({1, 1, 1}, threads, shared_bytes, kernel, early);
+    run_kernel({blocks, 1, 1}, threads, shared_bytes, kernel, early, {blocks, 1, 1});
   } catch (const Error& error) {
     return error.what();
   }

@@ -6,7 +6,8 @@
 #include <source_location>
 #include <stdexcept>
 
-// CUDA's execution model on one thread of the host: a fiber per CUDA thread, blocks in sequence.
+// CUDA's execution model on one thread of the host: a fiber per CUDA thread, clusters of blocks in
+// sequence.
 namespace medusa::emulation {
 
 using Where = std::source_location;
@@ -27,9 +28,10 @@ struct Index {
 };
 
 /// Runs `body` as every thread of every block. Throws Error; the kernel is then abandoned. `early`:
-/// every thread must follow() before it reads or writes what other kernels may write.
+/// every thread must follow() before it reads or writes what other kernels may write. `cluster`:
+/// neighbours in the grid that run together.
 void run_kernel(Index grid, int threads, size_t shared_bytes, const std::function<void()>& body,
-                bool early = false);
+                bool early = false, Index cluster = {1, 1, 1});
 
 // What the vocabulary's twins are made of; called by a running thread.
 
@@ -54,7 +56,20 @@ void init_phase(void* barrier, int arrivals, Where where);
 /// Of one thread, which announces the bytes of copies.
 void arrive_at_phase(void* barrier, size_t bytes, Where where);
 void queue_bulk_copy(void* to_shared, const void* from, size_t bytes, void* barrier, Where where);
-void wait_for_phase(const void* barrier, unsigned parity, Where where);
+/// `of_peers`: the wait sees what other blocks have done.
+void wait_for_phase(const void* barrier, unsigned parity, bool of_peers, Where where);
+
+// Blocks of a cluster. Each has the same arrays; a place in one's own names it in all.
+int cluster_rank();
+int cluster_size();
+void arrive_at_cluster(Where where);
+void wait_for_cluster(Where where);
+/// The place in the block of this rank, to be read or written now.
+void* peer_memory(const void* at, size_t bytes, int rank, Where where);
+void arrive_at_peers_phase(void* barrier, int rank, Where where);
+/// To every block of the mask, each of whose barriers must have been told of the bytes.
+void queue_bulk_copy_to(unsigned mask, void* to_shared, const void* from, size_t bytes,
+                        void* barrier, Where where);
 
 /// A lane's share of a product of four warps; `carry_out` has the records of a warp's lanes.
 struct AsyncProduct {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "shared_memory.h"
 
@@ -14,11 +15,20 @@ bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) %
 
 }  // namespace
 
+const std::vector<unsigned char>& Fetch::data() {
+  if (data_.empty()) {
+    data_.resize(bytes_);
+    std::memcpy(data_.data(), from_, bytes_);
+  }
+  return data_;
+}
+
 void Phases::init(void* barrier, int arrivals, Where where) {
   check_shared(barrier, sizeof(uint64_t), "a barrier", where);
   if (!aligned(barrier, sizeof(uint64_t))) fail("a barrier that is not a multiple of 8", where);
   if (barriers_.contains(barrier)) fail("a barrier that is in use is initialised again", where);
-  barriers_[barrier] = {arrivals, arrivals, 0, 0, {}};
+  Barrier& b = barriers_[barrier];
+  b.arrivals = b.missing = arrivals;
 }
 
 Phases::Barrier& Phases::find(const void* barrier, Where where) {
@@ -27,34 +37,37 @@ Phases::Barrier& Phases::find(const void* barrier, Where where) {
   return it->second;
 }
 
-void Phases::arrive(void* barrier, size_t bytes, Where where) {
+void Phases::arrive(void* barrier, size_t bytes, bool of_peer, Where where) {
   Barrier& b = find(barrier, where);
+  b.peers_arrive |= of_peer;
   if (b.missing == 0) fail("more arrivals than the barrier's phase has", where);
   --b.missing;
   b.bytes += static_cast<long long>(bytes);
 }
 
 // Until a copy lands its target holds what no kernel means.
-void Phases::add_copy(void* to, const void* from, size_t bytes, void* barrier, Where where) {
-  check_shared(to, bytes, "a bulk copy", where);
-  if (!aligned(to, kUnit) || !aligned(from, kUnit) || bytes % kUnit != 0) {
+void Phases::add_copy(void* to, std::shared_ptr<Fetch> what, size_t bytes, void* barrier,
+                      Where where) {
+  if (!aligned(to, kUnit) || !aligned(what->from(), kUnit) || bytes % kUnit != 0) {
     fail("a bulk copy whose addresses or size are not multiples of 16", where);
   }
   std::memset(to, 0xff, bytes);
-  find(barrier, where).copies.push_back({to, from, bytes, where});
+  find(barrier, where).copies.push_back({to, std::move(what), where});
 }
 
 void Phases::land(Barrier& b, Where where) {
   for (const Copy& copy : b.copies) {
-    std::memcpy(copy.to, copy.from, copy.bytes);
-    b.bytes -= static_cast<long long>(copy.bytes);
+    const auto& data = copy.what->data();
+    std::memcpy(copy.to, data.data(), data.size());
+    b.bytes -= static_cast<long long>(data.size());
   }
   b.copies.clear();
   if (b.bytes < 0) fail("more bytes land than were announced to the barrier", where);
 }
 
-bool Phases::passed(const void* barrier, unsigned parity, Where where) {
+bool Phases::passed(const void* barrier, unsigned parity, bool of_peers, Where where) {
   Barrier& b = find(barrier, where);
+  if (b.peers_arrive && !of_peers) fail("a wait that does not see other blocks' arrivals", where);
   if (b.phase % 2 == parity && b.missing == 0) {
     land(b, where);
     if (b.bytes == 0) {

@@ -18,7 +18,7 @@ inline void arrive_expecting(uint64_t* barrier, uint32_t bytes, Where where = Wh
   emulation::arrive_at_phase(barrier, bytes, where);
 }
 inline void wait_barrier(uint64_t* barrier, uint32_t parity, Where where = Where::current()) {
-  emulation::wait_for_phase(barrier, parity, where);
+  emulation::wait_for_phase(barrier, parity, false, where);
 }
 inline void copy_bulk_once(void* to_shared, const void* from, uint32_t bytes, uint64_t* barrier,
                            Where where = Where::current()) {
