@@ -84,13 +84,16 @@ struct LinearArgs {
   Finish finish;
   KernelSet kernels;      // but for f32 weights, which have portable ones alone
   int splits;             // of k: linear_splits()
-  float* partials;        // linear_partials() floats, where splits > 1
+  float* partials;        // linear_partials() floats
   int* tickets;           // linear_tiles() zeros, and zeros again afterwards
   LogitsRecords records;  // of Finish::reduce
   bool operator==(const LinearArgs&) const = default;
 };
+inline constexpr int kMostSplitsSm90 = 8;  // blocks of a cluster
 /// Into how many parts a product's sum is split: a function of the weight's shape.
 int linear_splits(KernelSet kernels, int64_t k, int64_t n);
+/// Whether splits are joined through `partials`, by the block that has the last ticket.
+bool linear_joins_in_memory(KernelSet kernels, Format format, int splits);
 int64_t linear_tiles(Format format, int64_t rows, int64_t n);
 int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits);
 void linear(const Stream& stream, Format format, const LinearArgs& args);

@@ -24,7 +24,7 @@ LinearArgs linear_args(Queue& queue, Tensor x, const Weight& weight, Finish fini
   a.finish = finish;
   a.kernels = queue.kernels;
   a.splits = linear_splits(a.kernels, k, n);
-  if (a.splits == 1) return a;
+  if (!linear_joins_in_memory(a.kernels, format, a.splits)) return a;
   const int64_t partials = linear_partials(format, x.rows, n, a.splits);
   a.partials = queue.scratch.reserve<float>(queue.stream, partials);
   a.tickets = queue.tickets.reserve<int>(queue.stream, linear_tiles(format, x.rows, n));

@@ -44,7 +44,8 @@ struct LaunchShape {
   unsigned x = 1, y = 1, z = 1;
   int threads = 0;
   size_t shared_bytes = 0;
-  bool early = false;  // may start before the kernel ahead of it has ended
+  bool early = false;                     // may start before the kernel ahead of it has ended
+  unsigned cluster_x = 1, cluster_y = 1;  // neighbours that run together
   bool operator==(const LaunchShape&) const = default;
 };
 

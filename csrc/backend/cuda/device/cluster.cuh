@@ -4,8 +4,8 @@
 
 #include "backend/cuda/device/barrier.cuh"
 
-// Compute capability 9.0 on: blocks of a cluster run at the same time and reach each other's shared
-// memory. All have the same arrays, so a place in a block's own names that
+// Compute capability 9.0 on: blocks of a cluster (launch_clusters) run at the same time and reach
+// each other's shared memory. All have the same arrays, so a place in a block's own names that
 // place in every block. Ranks count along x first. Another block's memory may be used from the
 // first barrier of the cluster on, when all blocks run, and before the last one, after which they
 // return.

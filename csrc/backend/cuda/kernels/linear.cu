@@ -12,6 +12,9 @@ namespace {
 constexpr int kRowsF32 = 8;  // of a block of linear_f32
 
 constexpr int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+constexpr int64_t most_in_cluster(int64_t splits) {
+  return splits < kMostSplitsSm90 ? splits : kMostSplitsSm90;
+}
 
 }  // namespace
 
@@ -21,9 +24,14 @@ int linear_splits(KernelSet kernels, int64_t k, int64_t n) {
   constexpr int64_t kBlocks = 132;    // one on each multiprocessor of an H100 or H200
   constexpr int64_t kLeast = 4 * 64;  // columns that make a block worthwhile
   const int64_t tiles = divide_up(n, 128);
-  const int64_t wanted = kernels == KernelSet::sm90 ? kBlocks / tiles : divide_up(kBlocks, tiles);
+  const int64_t wanted =
+      kernels == KernelSet::sm90 ? most_in_cluster(kBlocks / tiles) : divide_up(kBlocks, tiles);
   const int64_t splits = wanted < k / kLeast ? wanted : k / kLeast;
   return static_cast<int>(splits < 1 ? 1 : splits);
+}
+
+bool linear_joins_in_memory(KernelSet kernels, Format format, int splits) {
+  return splits > 1 && (kernels == KernelSet::portable || format == Format::f32);
 }
 
 int64_t linear_tiles(Format format, int64_t rows, int64_t n) {

@@ -110,10 +110,12 @@ __device__ __forceinline__ void keep_tokens(const LinearArgs& a, const SumsTile&
   }
 }
 
+// Of the tile's rows `first`, `first` + `step`, ...
 __device__ __forceinline__ void reduce_tile(const LinearArgs& a, const SumsTile& tile,
-                                            int first_row, int rows) {
+                                            int first_row, int rows, int first = 0, int step = 1) {
 #pragma unroll 1
-  for (int r = warp(); r < rows && first_row + r < a.rows; r += kBlockPanels) {
+  for (int r = first + warp() * step; r < rows && first_row + r < a.rows;
+       r += kBlockPanels * step) {
     const RowOfTile row = row_of_tile(a, tile, first_row, r);
     if (a.records.k > 0) {
       keep_top_k(a.records, row);

@@ -35,20 +35,19 @@ __device__ __forceinline__ void lay_out(const SumsTile& tile, const float (&sums
   }
 }
 
-// `memory`: shared, SumsTile::bytes(8 · kTiles) where logits are reduced; nobody reads it any more.
+// Of sums that are whole. `memory`: shared, SumsTile::bytes(8 · kTiles) where logits are reduced;
+// nobody reads it any more.
 template <class T, int kTiles>
 __device__ __forceinline__ void finish_tile(const LinearArgs& a, int first_row, int panel,
-                                            bool has_panel, float (&sums)[2][kTiles][4],
+                                            bool has_panel, const float (&sums)[2 * kTiles * 4],
                                             float* memory) {
-  auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
-  if (!join_splits(flat, a)) return;
   if (a.finish == Finish::reduce) {
     sync_block();
-    if (has_panel) lay_out<kTiles>({memory}, flat);
+    if (has_panel) lay_out<kTiles>({memory}, sums);
     sync_block();
     reduce_tile(a, {memory}, first_row, kTiles * 8);
   } else if (has_panel) {
-    finish<T, kTiles>(a, first_row, panel, flat);
+    finish<T, kTiles>(a, first_row, panel, sums);
   }
 }
 

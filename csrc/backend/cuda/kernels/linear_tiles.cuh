@@ -101,7 +101,8 @@ __global__ void __launch_bounds__(kLinearThreads) linear_kernel(LinearArgs a) {
   }
   copy_async_wait<0>();
   MEDUSA_DYNAMIC_SHARED(float, tile);  // x is read no more
-  finish_tile<T, kTiles>(a, first_row, panel, has_panel, sums, tile);
+  auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
+  if (join_splits(flat, a)) finish_tile<T, kTiles>(a, first_row, panel, has_panel, flat, tile);
 }
 
 template <class Weights, int kTiles>

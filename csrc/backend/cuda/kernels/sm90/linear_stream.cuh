@@ -4,7 +4,7 @@
 #include "backend/cuda/device/dependency.cuh"
 #include "backend/cuda/device/shared.cuh"
 #include "backend/cuda/device/warpgroup.cuh"
-#include "backend/cuda/kernels/linear_tile.cuh"
+#include "backend/cuda/kernels/sm90/linear_join.cuh"
 #include "backend/cuda/kernels/sm90/weight_ring.cuh"
 #include "backend/cuda/launch.h"
 
@@ -66,7 +66,7 @@ __device__ __forceinline__ void start_chunk(float (&sums)[2][kTiles][4], const L
   commit_products();
 }
 
-// Grid: (tiles of 128 weight rows, splits, tiles of 8 · kTiles rows of x).
+// Grid: (tiles of 128 weight rows, splits, tiles of 8 · kTiles rows of x). Cluster: the splits.
 template <class Weights, int kTiles>
 __global__ void __launch_bounds__(kLinearThreads) linear_sm90_kernel(LinearArgs a) {
   using T = typename Weights::Element;
@@ -114,8 +114,13 @@ __global__ void __launch_bounds__(kLinearThreads) linear_sm90_kernel(LinearArgs 
   }
   wait_for_products(sums);
   copy_async_wait<0>();
-  finish_tile<T, kTiles>(a, first_row, panel, has_panel, sums,
-                         reinterpret_cast<float*>(memory + 0));
+  auto& flat = reinterpret_cast<float (&)[2 * kTiles * 4]>(sums);
+  auto* tile = reinterpret_cast<float*>(memory + 0);
+  if (a.splits == 1) {
+    finish_tile<T, kTiles>(a, first_row, panel, has_panel, flat, tile);
+  } else {
+    finish_together<T, kTiles>(a, first_row, has_panel, flat, tile);
+  }
 }
 
 template <class Weights, int kTiles>
@@ -124,7 +129,9 @@ void launch_stream(const Stream& stream, const LinearArgs& a) {
   const dim3 grid(static_cast<unsigned>((a.n + 127) / 128), static_cast<unsigned>(a.splits),
                   static_cast<unsigned>((a.rows + rows - 1) / rows));
   const size_t bytes = size_t{kXStages} * rows * kSwizzledRow + WeightRing<Weights>::kBytes;
-  launch_early(stream, grid, kLinearThreads, bytes, linear_sm90_kernel<Weights, kTiles>, a);
+  const dim3 cluster(1, static_cast<unsigned>(a.splits), 1);
+  launch_clusters(stream, grid, cluster, kLinearThreads, bytes, linear_sm90_kernel<Weights, kTiles>,
+                  a);
 }
 
 template <class Weights>

@@ -12,9 +12,9 @@ void start(const Stream& stream, const LaunchShape& shape, void (*kernel)(Parame
   emulation::enqueue(
       stream.handle(),
       [=] {
-        emulation::run_kernel(
-            {shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes,
-            [&] { kernel(arguments...); }, shape.early);
+        emulation::run_kernel({shape.x, shape.y, shape.z}, shape.threads, shape.shared_bytes,
+                              [&] { kernel(arguments...); }, shape.early,
+                              {shape.cluster_x, shape.cluster_y, 1});
       },
       shape.early);
 }
