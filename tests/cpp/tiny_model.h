@@ -8,6 +8,7 @@
 
 #include "medusa/engine.h"
 #include "medusa/model.h"
+#include "tensor/float8.h"
 
 namespace medusa::testing {
 
@@ -47,6 +48,24 @@ class TinyModel {
     return Heads::load(model, source);
   }
 
+  /// Linear weights become F8_E4M3, all blocks of `height` by `width` under a scale.
+  void make_float8(int64_t height, int64_t width) {
+    for (auto& [name, tensor] : tensors_) {
+      if (name.find("_proj") == std::string::npos) continue;
+      const int64_t rows = tensor.shape[0], cols = tensor.shape[1];
+      const auto* values = static_cast<const float*>(tensor.data);
+      std::vector<uint8_t>& codes = codes_.emplace_back();
+      for (int64_t i = 0; i < rows * cols; ++i) codes.push_back(nearest_code(values[i] / 0.002f));
+      std::vector<float>& scales =
+          storage_.emplace_back(((rows + height - 1) / height) * ((cols + width - 1) / width));
+      for (size_t i = 0; i < scales.size(); ++i) {
+        scales[i] = 0.002f + 0.0001f * static_cast<float>(i % 7);
+      }
+      tensor = {
+          codes.data(), codes.size(), DType::f8_e4m3, {rows, cols}, {scales.data(), height, width}};
+    }
+  }
+
   HostTensor random(const std::vector<int64_t>& shape, float scale) {
     int64_t count = 1;
     for (const int64_t extent : shape) count *= extent;
@@ -57,6 +76,11 @@ class TinyModel {
   }
 
  private:
+  static uint8_t nearest_code(float value) {
+    uint8_t code = 0;
+    while (code < 0x7e && float8_to_float(code) < std::abs(value)) ++code;
+    return static_cast<uint8_t>(value < 0 ? code | 0x80 : code);
+  }
   void add(const std::string& name, const std::vector<int64_t>& shape, float scale) {
     tensors_[name] = random(shape, scale);
   }
@@ -85,6 +109,7 @@ class TinyModel {
 
   std::mt19937 random_;
   std::deque<std::vector<float>> storage_;
+  std::deque<std::vector<uint8_t>> codes_;
   ModelConfig config_;
   TensorMap tensors_;
   LoadOptions options_;

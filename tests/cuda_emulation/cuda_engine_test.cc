@@ -120,6 +120,30 @@ TEST_P(CudaEngineTest, chunks_of_a_prompt_give_the_same_logits) {
   }
 }
 
+// By tensor, by channel and by blocks that rows and columns do not fill.
+TEST(CudaEngineFloat8Test, medusa_equals_plain) {
+  for (const auto& [height, width] : {std::pair{4096, 4096}, {1, 4096}, {40, 128}}) {
+    TinyModel source(7, ComputeType::bfloat16, 1, "cuda");
+    source.make_float8(height, width);
+    const Model model = source.load();
+    EXPECT_GT(model.weight_formats().at("F8_E4M3"), 0);
+    const Heads heads = source.random_heads(model, 3);
+    for (const bool greedy : {true, false}) {
+      const auto answers = [&](Engine&& engine) {
+        std::mt19937 random(11);
+        for (int i = 0; i < 2; ++i) {
+          engine.submit(random_prompt(random, 40 * i + 3, 101), params_for(i, greedy));
+        }
+        return run(engine);
+      };
+      const EngineOptions options{.max_num_seqs = 2, .max_model_len = 128};
+      EXPECT_EQ(answers(Engine(model, heads, Tree({{0}, {1}, {0, 0}, {0, 0, 0}}), options)),
+                answers(Engine(model, {}, Tree::root_only(), options)));
+    }
+  }
+  device::check_memory();
+}
+
 INSTANTIATE_TEST_SUITE_P(all, CudaEngineTest,
                          ::testing::Values(Case{ComputeType::bfloat16, false, true, false},
                                            Case{ComputeType::bfloat16, true, false, true},

@@ -9,6 +9,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path += [str(TESTS / "python"), str(TESTS / "python/loading")]
+from float8_folders import LAYOUTS, folders
 from test_quantized import model as save_blocks
 from test_quantized import save_heads as save_block_heads
 from tiny_model import perfect_heads, permutation_tensors, save_heads, save_model
@@ -60,6 +61,19 @@ def test_weights_in_blocks(tmp_path: Path, dtype: str, params: dict[str, object]
     kept = plain.info()["weight_formats"]
     assert max(kept, key=kept.get) == dtype
     assert_equal(plain, medusa, ["hello", "hello world", "what is it", "h"], **params)
+
+
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "seeded"])
+@pytest.mark.parametrize("layout", ["tensor", "channel", "fine-grained"])
+def test_weights_in_float8(tmp_path: Path, layout: str, params: dict[str, object]) -> None:
+    """With the answer of the widened model, too."""
+    model, wide = folders(tmp_path, LAYOUTS[layout])
+    heads = save_block_heads(tmp_path / "heads")
+    plain, medusa = Decoder(model, device="cuda"), Decoder(model, heads, device="cuda")
+    assert plain.info()["weight_formats"]["F8_E4M3"] > 0
+    assert_equal(plain, medusa, PROMPTS, **params)
+    widened = Decoder(wide, device="cuda")
+    assert tokens(plain, PROMPTS, **params) == tokens(widened, PROMPTS, **params)
 
 
 def test_heads_that_are_always_right(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class CudaBackend final : public Backend {
  public:
   CudaBackend(const LoadOptions& options, int device)
       : compute_(dtype_of(options.compute_type)),
-        keeps_blocks_(compute_ == DType::bf16 && options.weight_format == WeightFormat::as_stored),
+        keeps_codes_(compute_ == DType::bf16 && options.weight_format == WeightFormat::as_stored),
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
         packers_(options.num_threads),
@@ -64,9 +64,8 @@ class CudaBackend final : public Backend {
   Weight prepare_weight(const WeightSource& source) override {
     cpu::check_source(source);
     if (source.packed != nullptr) return pack_again(source);
-    const DType blocks = keeps_blocks_ ? common_blocks(source) : DType::f32;
-    if (block_elements(blocks) > 1)
-      return on_device(source, blocks, pack_blocks(source, blocks, packers_));
+    const DType codes = keeps_codes_ ? common_codes(source) : DType::f32;
+    if (codes != DType::f32) return on_device(source, codes, pack_codes(source, codes, packers_));
     return on_device(source, compute_, pack_rows(source, compute_, packers_));
   }
 
@@ -197,7 +196,7 @@ class CudaBackend final : public Backend {
   }
 
   const DType compute_;
-  const bool keeps_blocks_;
+  const bool keeps_codes_;
   const int device_;
   const std::shared_ptr<Backend> host_;
   ThreadPool packers_;  // of weights

@@ -11,10 +11,10 @@ namespace medusa::cuda {
 
 enum class Element : uint8_t { f32, bf16, f16 };
 
-/// How a weight is packed (packing.h). GGUF's blocks of 32 go with bf16 alone.
-enum class Format : uint8_t { f32, bf16, f16, q8_0, q4_0, q4_1 };
+/// How a weight is packed (packing.h). GGUF's blocks of 32 and 8-bit floats go with bf16 alone.
+enum class Format : uint8_t { f32, bf16, f16, q8_0, q4_0, q4_1, f8_e4m3 };
 
-/// A packed weight: elements or codes, and of blocks f16 factors.
+/// A packed weight: elements or codes, and of blocks f16 factors, of 8-bit floats f32 scales.
 struct PackedWeight {
   const void* codes;
   const void* scales;
@@ -82,7 +82,7 @@ struct LinearArgs {
   void* out;          // of Finish::reduce logits f32 (rows, n), or null
   int rows, k, n;
   Finish finish;
-  KernelSet kernels;      // but for f32 weights, which have portable ones alone
+  KernelSet kernels;      // f32 and f8_e4m3 weights have portable ones alone
   int splits;             // of k: linear_splits()
   float* partials;        // linear_partials() floats
   int* tickets;           // linear_tiles() zeros, and zeros again afterwards

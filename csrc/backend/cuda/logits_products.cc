@@ -22,7 +22,8 @@ LinearArgs linear_args(Queue& queue, Tensor x, const Weight& weight, Finish fini
   a.k = static_cast<int>(k);
   a.n = static_cast<int>(n);
   a.finish = finish;
-  a.kernels = queue.kernels;
+  const bool float8 = format == Format::f8_e4m3;  // portable kernels alone read it
+  a.kernels = float8 ? KernelSet::portable : queue.kernels;
   a.splits = linear_splits(a.kernels, k, n);
   if (!linear_joins_in_memory(a.kernels, format, a.splits)) return a;
   const int64_t partials = linear_partials(format, x.rows, n, a.splits);

@@ -8,6 +8,7 @@
 #include "backend/cuda/packing.h"
 #include "base/check.h"
 #include "tensor/block_codes.h"
+#include "tensor/float8.h"
 #include "tensor/quants.h"
 
 namespace medusa::cuda {
@@ -67,10 +68,14 @@ int64_t padded(int64_t rows) { return (rows + kPanel - 1) / kPanel * kPanel; }
 
 // Bytes of codes, and of one kind of factors.
 size_t code_bytes(DType dtype, int64_t rows, int64_t width) {
-  return static_cast<size_t>(padded(rows) * width / (dtype == DType::q8_0 ? 1 : 2));
+  const bool bytes = dtype == DType::q8_0 || dtype == DType::f8_e4m3;
+  return static_cast<size_t>(padded(rows) * width / (bytes ? 1 : 2));
 }
 size_t factor_bytes(int64_t rows, int64_t width) {
   return static_cast<size_t>(padded(rows) * (width / 32)) * sizeof(uint16_t);
+}
+size_t scale_bytes(int64_t rows, int64_t width) {
+  return static_cast<size_t>(padded(rows) * scale_blocks(width)) * sizeof(float);
 }
 
 // One packed weight while it is filled.
@@ -110,31 +115,65 @@ struct BlockWriter {
   }
 };
 
+// Of F8_E4M3; whether all of the row are finite in bf16.
+bool put_float8_row(uint8_t* codes, float* scales, const WeightSource& source, int64_t n) {
+  const cpu::SourceRow from = cpu::locate(source, n);
+  const HostTensor& part = *source.parts[from.part];
+  const int64_t width = part.shape[1];
+  const auto* row = static_cast<const uint8_t*>(part.data) + from.row * width;
+  for (int64_t k = 0; k < width; ++k) codes[packed_index_8(n, k, width)] = row[k];
+  for (int64_t k = 0; k < width; k += kScaleColumns) {
+    scales[packed_scale_index(n, k, width)] = float8_scale(part, from.row, k);
+  }
+  return float8_row_fits_bf16(part, from.row);
+}
+
+// A row that `put` says is bad, or -1.
+template <class Put>
+int64_t pack_all(int64_t rows, ThreadPool& pool, const Put& put) {
+  std::atomic<int64_t> bad{-1};
+  pool.parallel_for(padded(rows) / kPanel, 1, [&](int64_t first, int64_t last, int) {
+    for (int64_t n = first * kPanel; n < std::min(last * kPanel, rows); ++n) {
+      if (!put(n)) bad = n;
+    }
+  });
+  return bad;
+}
+
+std::vector<uint8_t> pack_float8(const WeightSource& source, ThreadPool& pool) {
+  const int64_t rows = cpu::count_rows(source), width = source.parts[0]->shape[1];
+  const size_t codes = code_bytes(DType::f8_e4m3, rows, width);
+  std::vector<uint8_t> out(codes + scale_bytes(rows, width));
+  auto* scales = reinterpret_cast<float*>(out.data() + codes);
+  const int64_t bad = pack_all(
+      rows, pool, [&](int64_t n) { return put_float8_row(out.data(), scales, source, n); });
+  check<ModelFormatError>(bad < 0, source.name, ": expected finite weights, found NaN or infinity ",
+                          "in row ", bad);
+  return out;
+}
+
 }  // namespace
 
-DType common_blocks(const WeightSource& source) {
+DType common_codes(const WeightSource& source) {
   if (source.packed != nullptr) return DType::f32;
   const DType dtype = source.parts[0]->dtype;
   const bool same = std::all_of(source.parts.begin(), source.parts.end(),
                                 [&](const HostTensor* part) { return part->dtype == dtype; });
-  const bool read = dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::q4_1;
+  const bool read = dtype == DType::q8_0 || dtype == DType::q4_0 || dtype == DType::q4_1 ||
+                    dtype == DType::f8_e4m3;
   return same && read ? dtype : DType::f32;
 }
 
-std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, ThreadPool& pool) {
+std::vector<uint8_t> pack_codes(const WeightSource& source, DType dtype, ThreadPool& pool) {
+  if (dtype == DType::f8_e4m3) return pack_float8(source, pool);
   const int64_t rows = cpu::count_rows(source), width = source.parts[0]->shape[1];
   const size_t codes = code_bytes(dtype, rows, width), factors = factor_bytes(rows, width);
   std::vector<uint8_t> out(codes + factors * (dtype == DType::q4_1 ? 2 : 1));
   auto* scales = reinterpret_cast<uint16_t*>(out.data() + codes);
   const BlockWriter writer{dtype, width, out.data(), scales, scales + factors / sizeof(uint16_t)};
-  std::atomic<int64_t> bad{-1};
-  pool.parallel_for(padded(rows) / kPanel, 1, [&](int64_t first, int64_t last, int) {
-    for (int64_t n = first * kPanel; n < std::min(last * kPanel, rows); ++n) {
-      if (!writer.put_row(source, n)) bad = n;
-    }
-  });
+  const int64_t bad = pack_all(rows, pool, [&](int64_t n) { return writer.put_row(source, n); });
   check<ModelFormatError>(bad < 0, source.name,
-                          ": expected finite scales, found NaN or infinity in row ", bad.load());
+                          ": expected finite scales, found NaN or infinity in row ", bad);
   return out;
 }
 
@@ -166,6 +205,8 @@ Format format_of(DType dtype) {
       return Format::q4_0;
     case DType::q4_1:
       return Format::q4_1;
+    case DType::f8_e4m3:
+      return Format::f8_e4m3;
     default:
       return Format::bf16;
   }
@@ -174,8 +215,10 @@ Format format_of(DType dtype) {
 PackedWeight pieces_of(const Weight& weight) {
   const DType dtype = weight.segments[0].dtype;
   const auto* codes = static_cast<const char*>(weight.storage.data());
-  if (block_elements(dtype) == 1) return {codes, nullptr, nullptr};
+  const bool float8 = dtype == DType::f8_e4m3;
+  if (block_elements(dtype) == 1 && !float8) return {codes, nullptr, nullptr};
   const char* scales = codes + code_bytes(dtype, weight.out_features, weight.in_features);
+  if (float8) return {codes, scales, nullptr};
   return {codes, scales, scales + factor_bytes(weight.out_features, weight.in_features)};
 }
 

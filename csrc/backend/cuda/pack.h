@@ -15,10 +15,10 @@ namespace medusa::cuda {
 /// Throws ModelFormatError, naming the weight, for a value that is not finite there.
 std::vector<uint8_t> pack_rows(const WeightSource& source, DType dtype, ThreadPool& pool);
 
-/// The type whose blocks all parts of a source have and kernels read as they are; else f32.
-DType common_blocks(const WeightSource& source);
+/// The type of codes that all parts of a source have and kernels read as they are; else f32.
+DType common_codes(const WeightSource& source);
 /// The rows of such a source: codes, then scales, then minimums.
-std::vector<uint8_t> pack_blocks(const WeightSource& source, DType dtype, ThreadPool& pool);
+std::vector<uint8_t> pack_codes(const WeightSource& source, DType dtype, ThreadPool& pool);
 
 DType dtype_of(ComputeType type);
 Element element_of(DType dtype);  // of a compute type

@@ -40,6 +40,17 @@ constexpr int64_t packed_factor_index(int64_t n, int64_t k, int64_t in_features)
   return block * kPanel + n % 8 * 4 + n % kPanel / 8;
 }
 
+/// Scales of F8_E4M3, f32, one for every 128 columns: [panel][k / 128][8][rows g, g + 8, g + 16,
+/// g + 24].
+inline constexpr int kScaleColumns = 128;
+constexpr int64_t scale_blocks(int64_t in_features) {
+  return (in_features + kScaleColumns - 1) / kScaleColumns;
+}
+constexpr int64_t packed_scale_index(int64_t n, int64_t k, int64_t in_features) {
+  const int64_t block = n / kPanel * scale_blocks(in_features) + k / kScaleColumns;
+  return block * kPanel + n % 8 * 4 + n % kPanel / 8;
+}
+
 /// f32 weights: [panel][k / 4][32 rows][4].
 constexpr int64_t packed_index_32(int64_t n, int64_t k, int64_t in_features) {
   return (n / kPanel * (in_features / 4) + k / 4) * (4 * kPanel) + n % kPanel * 4 + k % 4;

@@ -1,5 +1,6 @@
 // Rows of a packed matrix, widened: a block a row.
 #include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/float8.cuh"
 #include "backend/cuda/device/threads.cuh"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/launch.h"
@@ -19,6 +20,10 @@ __device__ float element_at(const PackedWeight& table, int64_t n, int64_t k, int
     return to_float(static_cast<const f16*>(table.codes)[packed_index_16(n, k, width)]);
   } else if constexpr (kFormat == Format::bf16) {
     return to_float(static_cast<const bf16*>(table.codes)[packed_index_16(n, k, width)]);
+  } else if constexpr (kFormat == Format::f8_e4m3) {  // rounded as products round
+    const float scale = static_cast<const float*>(table.scales)[packed_scale_index(n, k, width)];
+    const uint8_t code = static_cast<const uint8_t*>(table.codes)[packed_index_8(n, k, width)];
+    return to_float(from_float<bf16>(float8_to_float(code) * scale));
   } else {
     const auto* codes = static_cast<const uint8_t*>(table.codes);
     const int64_t factor = packed_factor_index(n, k, width), nibble = packed_index_4(n, k, width);
@@ -76,6 +81,8 @@ void embed(const Stream& stream, Format format, const EmbedArgs& a, float* out) 
       return launch(stream, grid, kThreads, 0, embed_kernel<Format::q4_0>, a, out);
     case Format::q4_1:
       return launch(stream, grid, kThreads, 0, embed_kernel<Format::q4_1>, a, out);
+    case Format::f8_e4m3:
+      return launch(stream, grid, kThreads, 0, embed_kernel<Format::f8_e4m3>, a, out);
   }
 }
 
@@ -94,6 +101,8 @@ void append_embedding(const Stream& stream, Format format, const EmbedArgs& a, c
       return launch_append<Format::q4_0, bf16>(stream, a, x, x_width, out);
     case Format::q4_1:
       return launch_append<Format::q4_1, bf16>(stream, a, x, x_width, out);
+    case Format::f8_e4m3:
+      return launch_append<Format::f8_e4m3, bf16>(stream, a, x, x_width, out);
   }
 }
 

@@ -5,6 +5,7 @@ namespace medusa::cuda {
 
 void linear_blocks(const Stream& stream, Format format, const LinearArgs& args);
 void linear_f32(const Stream& stream, const LinearArgs& args);
+void linear_float8(const Stream& stream, const LinearArgs& args);
 void linear_sm90(const Stream& stream, Format format, const LinearArgs& args);
 
 namespace {
@@ -45,6 +46,7 @@ int64_t linear_partials(Format format, int64_t rows, int64_t n, int splits) {
 
 void linear(const Stream& stream, Format format, const LinearArgs& a) {
   if (format == Format::f32) return linear_f32(stream, a);
+  if (format == Format::f8_e4m3) return linear_float8(stream, a);
   if (a.kernels == KernelSet::sm90) return linear_sm90(stream, format, a);
   if (format == Format::bf16) return launch_rows<PlainWeights<bf16>>(stream, a);
   if (format == Format::f16) return launch_rows<PlainWeights<f16>>(stream, a);

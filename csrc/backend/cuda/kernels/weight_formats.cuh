@@ -1,6 +1,7 @@
 #pragma once
 
 #include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/float8.cuh"
 #include "backend/cuda/device/memory.cuh"
 #include "backend/cuda/device/threads.cuh"
 #include "backend/cuda/kernels.h"
@@ -136,6 +137,52 @@ struct BlockWeights {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       left[i] = pair<bf16>(value(chunk, step, half, i * 2), value(chunk, step, half, i * 2 + 1));
+    }
+  }
+};
+
+// F8_E4M3 codes under f32 scales of 128 columns. A chunk may begin in the midst of those. Each lane
+// holds one row's scale and gives it to those that need it: four in each would spill.
+struct Float8Weights {
+  using Element = bf16;
+
+  struct Chunk {
+    uint4 codes[kSteps];
+    float scales[2];  // [32 columns], of row lane() / 4 + lane() % 4 · 8
+  };
+
+  static constexpr int kCodeBytes = 512;
+
+  // `minimums`: where the scales of the second 32 columns are.
+  __device__ __forceinline__ static PanelPieces at(const LinearArgs& a, int panel, int column) {
+    const int64_t steps = int64_t{panel} * (a.k / 16) + column / 16;
+    const char* scales =
+        static_cast<const char*>(a.weight.scales) + int64_t{panel} * scale_blocks(a.k) * 128;
+    return {static_cast<const char*>(a.weight.codes) + steps * kCodeBytes,
+            scales + column / kScaleColumns * 128, scales + (column + 32) / kScaleColumns * 128};
+  }
+  template <class Read>
+  __device__ __forceinline__ static void load(Chunk& chunk, const PanelPieces& from, int columns) {
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      if (step * 16 >= columns) break;
+      chunk.codes[step] = Read::read_16(from.codes + (step * kWarp + lane()) * 16);
+    }
+    chunk.scales[0] = reinterpret_cast<const float*>(from.scales)[lane()];
+    if (columns > 32) chunk.scales[1] = reinterpret_cast<const float*>(from.minimums)[lane()];
+  }
+  __device__ __forceinline__ static void operand(uint32_t (&left)[4], const Chunk& chunk, int step,
+                                                 int half) {
+    const uint4 v = chunk.codes[step];
+    const float mine = chunk.scales[step / 2];
+    const int first = lane() / 4 * 4 + half * 2;
+    const uint32_t words[2] = {half == 0 ? v.x : v.z, half == 0 ? v.y : v.w};
+    const float scales[2] = {shuffle(mine, first), shuffle(mine, first + 1)};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t two = words[i / 2] >> (i % 2 * 16);
+      left[i] = pair<bf16>(float8_to_float(two & 255) * scales[i % 2],
+                           float8_to_float(two >> 8 & 255) * scales[i % 2]);
     }
   }
 };
