@@ -95,6 +95,7 @@ def test_an_adapter_meets_the_widened_weights(pair: tuple[Path, Path], tmp_path:
         assert tokens(Decoder(merged[0]), PROMPTS, **GREEDY) == tokens(
             Decoder(merged[1]), PROMPTS, **GREEDY
         )
+    assert "quantization_config" not in json.loads((tmp_path / "fp8-hf/config.json").read_text())
 
 
 def refused(folder: Path, *parts: str) -> None:
