@@ -36,13 +36,14 @@ struct ThreadScratch {
         carver.take<float>(count(std::max(kScoreFloats, kMaxQueryBlock * score_stride(positions))));
     scaled = carver.take<float>(count(kMostQueries * head_dim));
     sums = carver.take<float>(count(kMostQueries * head_dim));
+    score_scales = carver.take<float>(count(kMostQueries));
     value_scales = carver.take<float>(count(score_stride(positions)));
     fresh_tiles = carver.take<float>(count(padded * head_dim));
     fresh_scores = carver.take<float>(count(kMaxQueryBlock * padded));
     path = carver.take<int32_t>(count(padded));
     bytes = carver.used();
   }
-  float *scores, *scaled, *sums, *value_scales, *fresh_tiles, *fresh_scores;
+  float *scores, *scaled, *sums, *score_scales, *value_scales, *fresh_tiles, *fresh_scores;
   int32_t* path;
   size_t bytes;
 };
@@ -76,6 +77,7 @@ AttentionArgs sequence_args(const AttentionInputs& in, const RowBatch& batch,
   a.scores = scratch.scores;
   a.scaled = scratch.scaled;
   a.sums = scratch.sums;
+  a.score_scales = scratch.score_scales;
   a.value_scales = scratch.value_scales;
   a.fresh_tiles = scratch.fresh_tiles;
   a.fresh_scores = scratch.fresh_scores;

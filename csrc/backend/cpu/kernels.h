@@ -121,6 +121,7 @@ struct AttentionArgs {
   float* scores;         // (queries_per_block, score_stride)
   float* scaled;         // (queries_per_block, head_dim)
   float* sums;           // (queries_per_block, head_dim)
+  float* score_scales;   // (queries_per_block)
   float* value_scales;   // (score_stride) of 8-bit values, by position
   void* fresh_tiles;     // ceil(rows / 64) key tiles
   float* fresh_scores;   // (kMaxQueryBlock, ceil(rows / 64) · 64)

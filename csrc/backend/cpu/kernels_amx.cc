@@ -12,6 +12,8 @@
 #define MEDUSA_TILE_QUERIES 6
 #include "backend/cpu/kernels_body.inc"
 
+#include "backend/cpu/attention_pairs.inc"
+
 #include "backend/cpu/tiles.h"
 
 #include "backend/cpu/tile_product.inc"
@@ -22,8 +24,16 @@
 
 namespace medusa::cpu {
 
+namespace {
+constexpr KernelTable table_with_pairs() {
+  KernelTable t = amx::tile_table();
+  t.attention[kI8Cache] = amx::attention<amx::PairAttention<int8_t>>;
+  return t;
+}
+}  // namespace
+
 const KernelTable& amx_kernels() {
-  static constexpr KernelTable table = amx::tile_table();
+  static constexpr KernelTable table = table_with_pairs();
   return table;
 }
 

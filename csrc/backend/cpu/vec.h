@@ -71,6 +71,9 @@ MEDUSA_INLINE Vec load(const uint8_t* p) {
 MEDUSA_INLINE void store(int8_t* p, IVec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)a));
 }
+MEDUSA_INLINE void store(int16_t* p, IVec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16((__m512i)a));
+}
 MEDUSA_INLINE Vec load_half(const void* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }
