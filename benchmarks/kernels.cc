@@ -11,10 +11,10 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/ops.h"
-#include "base/pages.h"
 #include "base/thread_pool.h"
 #include "measure.h"
 #include "random_weights.h"
+#include "stream.h"
 
 namespace medusa::benchmark {
 namespace {
@@ -38,29 +38,6 @@ constexpr int kRows[] = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 256};
 constexpr size_t kWorkingSet = size_t{300} << 20;
 constexpr size_t kTurnBytes = size_t{60} << 20;  // read in one timed turn
 constexpr int kRepeats = 7;
-
-// Reads every line, as far ahead as the kernels do.
-uint64_t read_lines(const char* data, size_t bytes) {
-  uint64_t a = 0, b = 0, c = 0, d = 0;
-  for (size_t i = 0; i + 64 <= bytes; i += 64) {
-    __builtin_prefetch(data + i + 2048);
-    uint64_t words[8];
-    std::memcpy(words, data + i, sizeof(words));
-    a ^= words[0] ^ words[4];
-    b ^= words[1] ^ words[5];
-    c ^= words[2] ^ words[6];
-    d ^= words[3] ^ words[7];
-  }
-  return a ^ b ^ c ^ d;
-}
-
-volatile uint64_t sink;
-
-void stream(ThreadPool& pool, const void* data, size_t bytes) {
-  pool.parallel_for(static_cast<int64_t>(bytes), 1 << 16, [&](int64_t first, int64_t last, int) {
-    sink = read_lines(static_cast<const char*>(data) + first, static_cast<size_t>(last - first));
-  });
-}
 
 Weight make_weight(Backend& backend, const Shape& shape, DType dtype) {
   const std::vector<uint8_t> bytes = random_bytes(dtype, shape.k * shape.n);
