@@ -163,4 +163,21 @@ class AcceptStep {
   std::optional<Resident> x_, room_, logits_;
 };
 
+/// Steps of `steps` seeds are decided as defined. More than ten trees must be entered below their
+/// roots, or nothing was shown.
+inline void expect_defined_decisions(Backend& backend, const std::vector<Asked>& asked,
+                                     unsigned steps) {
+  int entered = 0;
+  for (unsigned seed = 1; seed <= steps; ++seed) {
+    AcceptStep step(backend, asked, seed);
+    const Decided found = step.decide();
+    EXPECT_EQ(found, step.expected()) << seed;
+    for (size_t i = 0; i < found.last.size(); ++i) {
+      const AcceptSequence& s = step.sequences()[i];
+      if (s.tree && found.last[i] > s.first_row) ++entered;
+    }
+  }
+  EXPECT_GT(entered, 10);
+}
+
 }  // namespace medusa
