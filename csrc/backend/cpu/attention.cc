@@ -23,8 +23,10 @@ int64_t positions_seen(const SequenceRows& sequence, int64_t window) {
   return window > 0 ? std::min(all, window + sequence.num_rows) : all;
 }
 
+// Whole register blocks: one of a single query costs nearly as much.
 int64_t queries_per_block(int64_t stride) {
-  return std::clamp<int64_t>(kScoreFloats / stride, kMaxQueryBlock, kMostQueries);
+  const int64_t blocks = kScoreFloats / stride / kMaxQueryBlock;
+  return std::clamp<int64_t>(blocks * kMaxQueryBlock, kMaxQueryBlock, kMostQueries);
 }
 
 // Everything one thread needs, for sequences of at most `rows` fresh rows and `positions` in all.

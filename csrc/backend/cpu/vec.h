@@ -192,13 +192,12 @@ MEDUSA_INLINE float reduce_max(Vec a) {
   return a[0];
 }
 
-// e^x within 2 ulp (Cephes expf); 0 below -87, e^88.37 above 88.37.
-MEDUSA_INLINE Vec exp(Vec x) {
-  const Vec y = x > 88.37f ? set1(88.37f) : x;
+// e^x within 2 ulp (Cephes expf) up to 88.37; 0 below -87.
+MEDUSA_INLINE Vec exp_below_overflow(Vec x) {
   // The sum's low mantissa bits are the nearest integer to y · log2(e).
-  const Vec shifted = fma(y, set1(1.44269504f), set1(12582912.0f));
+  const Vec shifted = fma(x, set1(1.44269504f), set1(12582912.0f));
   const Vec n = shifted - 12582912.0f;
-  const Vec r = fma(n, set1(2.12194440e-4f), fma(n, set1(-0.693359375f), y));
+  const Vec r = fma(n, set1(2.12194440e-4f), fma(n, set1(-0.693359375f), x));
   Vec p = set1(1.9875691500e-4f);
   p = fma(p, r, set1(1.3981999507e-3f));
   p = fma(p, r, set1(8.3334519073e-3f));
@@ -209,6 +208,8 @@ MEDUSA_INLINE Vec exp(Vec x) {
   const Vec scaled = (Vec)((UVec)p + ((UVec)shifted << 23));  // below -87: no number at all
   return x < -87.0f ? Vec{} : scaled;
 }
+// The same for any x; e^88.37 above 88.37.
+MEDUSA_INLINE Vec exp(Vec x) { return exp_below_overflow(x > 88.37f ? set1(88.37f) : x); }
 
 // Natural logarithm of positive normal numbers within 2 ulp (Cephes logf).
 MEDUSA_INLINE Vec log(Vec x) {
