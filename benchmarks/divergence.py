@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import common
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from distributions import LogProbs, divergence, interval, log_softmax
 
+from medusa_native import _core
 from medusa_native.engine import load_model
 from medusa_native.loading import load_checkpoint
 
@@ -33,12 +36,10 @@ from llama_cpp import Llama
 model, ids, out, threads = sys.argv[1:]
 llama = Llama(model, n_ctx=512, n_threads=int(threads), n_threads_batch=int(threads),
               logits_all=True, verbose=False)
-rows = []
-for tokens in json.load(open(ids)):
+for index, tokens in enumerate(json.load(open(ids))):
     llama.reset()
     llama.eval(tokens)
-    rows.append(np.array(llama.scores[:len(tokens)], np.float32))
-np.save(out, np.concatenate(rows))
+    np.save(f"{out}/{index}.npy", np.array(llama.scores[:len(tokens)], np.float32))
 """
 
 
@@ -50,15 +51,37 @@ def shared_prefix(prompts: list[list[int]]) -> int:
 
 
 def llama_logits(
-    python: str, model: str, prompts: list[list[int]], threads: int
-) -> list[npt.NDArray[np.float32]]:
-    with tempfile.TemporaryDirectory() as folder:
-        ids, out = Path(folder) / "ids.json", Path(folder) / "logits.npy"
-        ids.write_text(json.dumps(prompts))
-        command = [python, "-c", LLAMA, model, str(ids), str(out), str(threads)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        ends = np.cumsum([len(prompt) for prompt in prompts])[:-1]
-        return np.split(np.load(out), ends)
+    python: str, model: str, prompts: list[list[int]], threads: int, folder: str
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield each prompt's logits; all together they are too many to hold."""
+    ids = Path(folder) / "ids.json"
+    ids.write_text(json.dumps(prompts))
+    command = [python, "-c", LLAMA, model, str(ids), folder, str(threads)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    for index in range(len(prompts)):
+        yield np.load(Path(folder) / f"{index}.npy")
+
+
+def compare(
+    models: Mapping[str, _core.Model],
+    prompts: list[list[int]],
+    theirs: Iterator[npt.NDArray[np.float32]] | None,
+) -> tuple[dict[str, list[LogProbs]], dict[str, list[npt.NDArray[np.bool_]]]]:
+    """Return each prompt's divergence from float32, and where the likeliest token is the same."""
+    first = shared_prefix(prompts)
+    kl: dict[str, list[LogProbs]] = {}
+    same: dict[str, list[npt.NDArray[np.bool_]]] = {}
+    for index, ids in enumerate(prompts):
+        logits = {name: model.logits(ids) for name, model in models.items()}
+        if theirs is not None:
+            logits["llama.cpp"] = next(theirs)
+        expected = log_softmax(logits.pop("float32")[first:])
+        for name, rows in logits.items():
+            found = log_softmax(rows[first:])
+            kl.setdefault(name, []).append(divergence(expected, found))
+            same.setdefault(name, []).append(expected.argmax(-1) == found.argmax(-1))
+        print(f"prompt {index + 1} of {len(prompts)}", end="\033[K\r", file=sys.stderr, flush=True)
+    return kl, same
 
 
 def main() -> None:
@@ -78,20 +101,10 @@ def main() -> None:
     ]
     prompts = [list(prompt[:MOST_TOKENS]) for prompt in prompts]
     models = {t: load_model(checkpoint, t, args.threads) for t in ("float32", "bfloat16", "auto")}
-    theirs = (
-        llama_logits(args.llama_python, path, prompts, args.threads) if args.llama_python else []
-    )
-    first = shared_prefix(prompts)
-    kl: dict[str, list[LogProbs]] = {}
-    same: dict[str, list[npt.NDArray[np.bool_]]] = {}
-    for index, ids in enumerate(prompts):
-        logits = {name: model.logits(ids) for name, model in models.items()}
-        logits |= {"llama.cpp": theirs[index]} if theirs else {}
-        expected = log_softmax(logits.pop("float32")[first:])
-        for name, rows in logits.items():
-            found = log_softmax(rows[first:])
-            kl.setdefault(name, []).append(divergence(expected, found))
-            same.setdefault(name, []).append(expected.argmax(-1) == found.argmax(-1))
+    with tempfile.TemporaryDirectory() as folder:
+        python = args.llama_python
+        theirs = llama_logits(python, path, prompts, args.threads, folder) if python else None
+        kl, same = compare(models, prompts, theirs)
 
     figures: dict[str, object] = {"prompts": len(prompts), "weights": models["auto"].weight_formats}
     for name, rows in kl.items():
@@ -103,7 +116,7 @@ def main() -> None:
             "largest_kl": float(every.max()),
             "same_argmax": float(np.concatenate(same[name]).mean()),
         }
-    if theirs:
+    if "llama.cpp" in kl:
         pairs = zip(kl["auto"], kl["llama.cpp"], strict=True)
         figures["auto_minus_llama_interval"] = interval([a - b for a, b in pairs])
     common.show("divergence", ["figure", "value"], [(k, repr(v)) for k, v in figures.items()])
