@@ -18,6 +18,8 @@
 
 struct CUgraphExec_st {
   std::vector<std::function<void()>> nodes;
+  bool loops = false;
+  unsigned again = 1;  // of a loop: what its handle leads to
 };
 struct CUstream_st {
   std::deque<std::function<void()>> queue;
@@ -41,6 +43,7 @@ namespace {
 constexpr size_t kGuard = 256, kDefaultMemory = size_t{4} << 30;
 constexpr unsigned char kGuardByte = 0xa5;
 
+bool runs_far_ahead = false;
 size_t memory = kDefaultMemory, used = 0, kernels = 0, early_kernels = 0, times_waited = 0;
 GraphUse graphs;
 std::map<const void*, size_t> allocations;
@@ -66,12 +69,22 @@ void* take(size_t bytes) {
   return below + kGuard;
 }
 
+void run_next(CUstream_st* stream) {
+  const auto work = std::move(stream->queue.front());
+  stream->queue.pop_front();
+  work();
+}
+
 void drain(CUstream_st* stream) {
-  while (!stream->queue.empty()) {
-    const auto work = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    work();
-  }
+  while (!stream->queue.empty()) run_next(stream);
+}
+
+// Ahead of all that is queued: the loop's body, and the question whether it comes again.
+void run_loop(CUstream_st* stream, const CUgraphExec_st* loop) {
+  if (loop->again == 0) return;
+  ++graphs.rounds;
+  stream->queue.push_front([=] { run_loop(stream, loop); });
+  stream->queue.insert(stream->queue.begin(), loop->nodes.begin(), loop->nodes.end());
 }
 
 // Memory is not given back while something queued may use it.
@@ -128,6 +141,7 @@ void set_device_memory(size_t bytes) { memory = bytes; }
 size_t kernels_run() { return kernels; }
 size_t kernels_started_early() { return early_kernels; }
 size_t waits() { return times_waited; }
+void set_runs_far_ahead(bool far) { runs_far_ahead = far; }
 GraphUse graph_use() { return graphs; }
 
 }  // namespace emulation
@@ -174,6 +188,20 @@ void Stream::synchronize() const {
   if (emulation::unseen) std::rethrow_exception(std::exchange(emulation::unseen, nullptr));
 }
 
+bool Stream::wait_until(const uint32_t* word, uint32_t value) const {
+  while (!handle_->queue.empty() && (emulation::runs_far_ahead || *word != value)) {
+    emulation::run_next(handle_);
+  }
+  return *word == value;
+}
+
+Graph Graph::loop(const Stream& stream, FunctionRef<void(LoopHandle)> body) {
+  Graph graph(stream,
+              [&] { body(reinterpret_cast<LoopHandle>(&stream.handle()->capture->again)); });
+  graph.handle_->loops = true;
+  return graph;
+}
+
 Graph::Graph(const Stream& stream, FunctionRef<void()> work) : handle_(new CUgraphExec_st) {
   stream.handle()->capture = handle_;
   try {
@@ -194,6 +222,13 @@ Graph::~Graph() {
 void Graph::launch(const Stream& stream) const {
   ++emulation::graphs.launched;
   emulation::graphs.nodes = num_nodes_;
+  if (handle_->loops) {
+    stream.handle()->add([to = stream.handle(), loop = handle_] {
+      loop->again = 1;
+      emulation::run_loop(to, loop);
+    });
+    return;
+  }
   for (const auto& node : handle_->nodes) stream.handle()->add(node);
 }
 

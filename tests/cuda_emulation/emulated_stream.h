@@ -30,9 +30,14 @@ size_t waits();
 /// Of kernels_run(), those that may have started early.
 size_t kernels_started_early();
 
-/// Graphs so far, and how many nodes the one that was launched last has.
+/// Whether a device that a host looks at without waiting has done all that is queued by then;
+/// else no more than what the host looks for. A GPU is somewhere between.
+void set_runs_far_ahead(bool far);
+
+/// Graphs so far, how many nodes the one that was launched last has, and how often loops went
+/// round.
 struct GraphUse {
-  size_t made = 0, launched = 0, nodes = 0;
+  size_t made = 0, launched = 0, nodes = 0, rounds = 0;
 };
 GraphUse graph_use();
 

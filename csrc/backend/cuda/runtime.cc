@@ -2,6 +2,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
+
 #include "base/check.h"
 
 namespace medusa::cuda {
@@ -9,6 +11,10 @@ namespace {
 
 const char* advice(cudaError_t error) {
   switch (error) {
+    case cudaErrorCallRequiresNewerDriver:
+    case cudaErrorNotSupported:
+      return "the NVIDIA driver is older than this needs: update it, or do without "
+             "MEDUSA_CUDA_LOOP";
     case cudaErrorInsufficientDriver:
       return "there is no NVIDIA driver here, or one older than this build's CUDA runtime: install "
              "or update it, or use device \"cpu\"";
@@ -144,24 +150,94 @@ void Stream::synchronize() const {
   check_call(cudaStreamSynchronize(handle_), "waiting for the GPU");
 }
 
-Graph::Graph(const Stream& stream, FunctionRef<void()> work) {
-  check_call(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal),
-             "beginning a graph");
-  cudaGraph_t captured = nullptr;
+// Polls, with a look now and then whether the stream has failed or has nothing left to do.
+bool Stream::wait_until(const uint32_t* word, uint32_t value) const {
+  constexpr int kLooks = 1 << 12;
+  const std::atomic_ref<uint32_t> seen(*const_cast<uint32_t*>(word));
+  for (;;) {
+    for (int i = 0; i < kLooks; ++i) {
+      if (seen.load(std::memory_order_acquire) == value) return true;
+    }
+    const cudaError_t state = cudaStreamQuery(handle_);
+    if (state == cudaErrorNotReady) continue;
+    check_call(state, "waiting for the GPU");
+    return seen.load(std::memory_order_acquire) == value;
+  }
+}
+
+namespace {
+
+struct OwnedGraph {
+  cudaGraph_t graph = nullptr;
+  OwnedGraph() = default;
+  OwnedGraph(const OwnedGraph&) = delete;
+  ~OwnedGraph() {
+    if (graph != nullptr) cudaGraphDestroy(graph);
+  }
+};
+
+// After the capture has begun: `captured` is what `work` queues, or has queued when it throws.
+void capture(const Stream& stream, FunctionRef<void()> work, cudaGraph_t& captured) {
   try {
     work();
   } catch (...) {
     cudaStreamEndCapture(stream.handle(), &captured);
-    if (captured != nullptr) cudaGraphDestroy(captured);
     cudaGetLastError();
     throw;
   }
   check_call(cudaStreamEndCapture(stream.handle(), &captured), "ending a graph");
-  cudaGraphGetNodes(captured, nullptr, &num_nodes_);
-  const cudaError_t error = cudaGraphInstantiateWithFlags(&handle_, captured, 0);
-  cudaGraphDestroy(captured);
-  check_call(error, "making a graph");
 }
+
+// CUDA 12 asks for no data of edges, CUDA 13 does.
+template <class AddNode>
+cudaError_t add_node(AddNode add, cudaGraph_t graph, cudaGraphNodeParams& node) {
+  cudaGraphNode_t added = nullptr;
+  if constexpr (requires { add(&added, graph, nullptr, 0, &node); }) {
+    return add(&added, graph, nullptr, 0, &node);
+  } else {
+    return add(&added, graph, nullptr, nullptr, 0, &node);
+  }
+}
+
+// A loop's body, owned by `graph`.
+cudaGraph_t add_loop(cudaGraph_t graph, LoopHandle handle) {
+  cudaGraphNodeParams node{};
+  node.type = cudaGraphNodeTypeConditional;
+  node.conditional.handle = handle;
+  node.conditional.type = cudaGraphCondTypeWhile;
+  node.conditional.size = 1;
+  check_call(add_node(cudaGraphAddNode, graph, node), "making a loop of steps");
+  return node.conditional.phGraph_out[0];
+}
+
+}  // namespace
+
+Graph::Graph(const Stream& stream, FunctionRef<void()> work) {
+  OwnedGraph whole;
+  check_call(cudaStreamBeginCapture(stream.handle(), cudaStreamCaptureModeThreadLocal),
+             "beginning a graph");
+  capture(stream, work, whole.graph);
+  cudaGraphGetNodes(whole.graph, nullptr, &num_nodes_);
+  check_call(cudaGraphInstantiateWithFlags(&handle_, whole.graph, 0), "making a graph");
+}
+
+Graph Graph::loop(const Stream& stream, FunctionRef<void(LoopHandle)> body) {
+  OwnedGraph whole;
+  Graph result;
+  cudaGraphConditionalHandle handle = 0;
+  check_call(cudaGraphCreate(&whole.graph, 0), "beginning a graph");
+  check_call(cudaGraphConditionalHandleCreate(&handle, whole.graph, 1, cudaGraphCondAssignDefault),
+             "making a loop of steps");
+  cudaGraph_t inside = add_loop(whole.graph, handle);
+  check_call(cudaStreamBeginCaptureToGraph(stream.handle(), inside, nullptr, nullptr, 0,
+                                           cudaStreamCaptureModeThreadLocal),
+             "beginning a graph");
+  capture(stream, [&] { body(handle); }, inside);
+  cudaGraphGetNodes(inside, nullptr, &result.num_nodes_);
+  check_call(cudaGraphInstantiateWithFlags(&result.handle_, whole.graph, 0), "making a graph");
+  return result;
+}
+
 Graph::~Graph() {
   if (handle_ != nullptr) cudaGraphExecDestroy(handle_);
 }

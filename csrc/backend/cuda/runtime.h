@@ -67,6 +67,9 @@ class Stream {
   void copy_on_device(void* to, const void* from, size_t bytes) const;
   void clear(void* to, size_t bytes) const;
   void synchronize() const;
+  /// Waits until a kernel has stored `value` in pinned memory, with all that it wrote before; false
+  /// if everything queued has happened and it is not there.
+  bool wait_until(const uint32_t* word, uint32_t value) const;
 
   /// Where launch() writes kernels down instead of queueing them; null: nowhere.
   LaunchList* record() const { return record_; }
@@ -83,9 +86,15 @@ class Stream {
   bool overlaps_ = false;
 };
 
+/// By which a kernel of a loop says whether it goes on (device/loop.cuh).
+using LoopHandle = unsigned long long;
+
 /// Copies and kernels that are handed to the device as one.
 class Graph {
  public:
+  /// Of all that `body` queues on the stream: done, and done again while its last kernel wants it.
+  /// Needs a driver of CUDA 12.4 or later. No copies from or to the host.
+  static Graph loop(const Stream& stream, FunctionRef<void(LoopHandle)> body);
   /// Of all that `work` queues on the stream, none of which happens.
   Graph(const Stream& stream, FunctionRef<void()> work);
   ~Graph();
@@ -94,9 +103,10 @@ class Graph {
   Graph& operator=(Graph&&) = delete;
 
   void launch(const Stream& stream) const;
-  size_t num_nodes() const { return num_nodes_; }
+  size_t num_nodes() const { return num_nodes_; }  // of a loop, its body's
 
  private:
+  Graph() = default;
   CUgraphExec_st* handle_ = nullptr;
   size_t num_nodes_ = 0;
 };
