@@ -62,13 +62,20 @@ bool KvCache::reserve(int slot, int positions) {
   return true;
 }
 
+void KvCache::drop_last_page(Slot& slot) {
+  const int32_t page = slot.table.back();
+  pool_.release(page, index_.holds(page));
+  slot.table.pop_back();
+}
+
+void KvCache::trim(int slot, int positions) {
+  while (held_pages(slot) > pages_for(positions)) drop_last_page(slots_[slot]);
+}
+
 // The last page first, so that a prefix outlives what follows it.
 void KvCache::release(int slot) {
   Slot& from = slots_[slot];
-  for (; !from.table.empty(); from.table.pop_back()) {
-    const int32_t page = from.table.back();
-    pool_.release(page, index_.holds(page));
-  }
+  while (!from.table.empty()) drop_last_page(from);
   from.committed = from.published = 0;
   from.content = 0;
 }

@@ -38,10 +38,14 @@ class KvCache {
   /// free.
   bool reserve(int slot, int positions);
   int held_pages(int slot) const { return static_cast<int>(slots_[slot].table.size()); }
+  /// Takes back the pages that `slot` has for positions from `positions` on, none of them
+  /// committed.
+  void trim(int slot, int positions);
   /// Takes all pages of `slot` back and forgets what it had committed.
   void release(int slot);
 
   int committed(int slot) const { return slots_[slot].committed; }
+  std::span<const int32_t> held(int slot) const { return slots_[slot].table; }
   const int32_t* pages(int slot) const { return slots_[slot].table.data(); }
 
   /// Lets others adopt the full pages of `slot`; `tokens` are the sequence's. A page that somebody
@@ -72,6 +76,7 @@ class KvCache {
     PrefixIndex::Content content = 0;  // of the published pages
   };
   int32_t take_page();
+  void drop_last_page(Slot& slot);
 
   Buffer keys_, values_;
   KvLayout layout_;

@@ -28,6 +28,7 @@ MedusaHeads::MedusaHeads(Backend& backend, const Llama& llama, const Heads::Sour
   check<ModelFormatError>(!source.residual.empty() && !source.residual[0].empty(),
                           "heads: expected at least one head with one layer, found none");
   check_token_map(llama.config().vocab_size);
+  place_token_map(backend);
   load_residual(backend, source, llama.config().hidden_size);
   load_projection(backend, llama, source);
 }
@@ -40,6 +41,12 @@ void MedusaHeads::check_token_map(int vocab_size) const {
                             token);
     seen[token] = true;
   }
+}
+
+void MedusaHeads::place_token_map(Backend& backend) {
+  if (token_map_.empty()) return;
+  device_token_map_ = backend.allocate(token_map_.size() * sizeof(int32_t));
+  backend.upload(device_token_map(), token_map_.data());
 }
 
 void MedusaHeads::load_residual(Backend& backend, const Heads::Source& source, int64_t hidden) {

@@ -48,6 +48,10 @@ class MedusaHeads {
   std::span<const int32_t> guess(Backend& backend, Tensor hidden, std::span<const int32_t> roots,
                                  int num_heads, HeadsWorkspace& workspace) const;
   int32_t token(int32_t id) const { return token_map_.empty() ? id : token_map_[id]; }
+  /// The same for a back end: i32 (1, draft vocab), empty where ids are tokens.
+  Tensor device_token_map() const {
+    return {device_token_map_.data(), DType::i32, 1, static_cast<int64_t>(token_map_.size())};
+  }
 
   int num_heads() const { return static_cast<int>(residual_.size()); }
   int num_layers() const { return static_cast<int>(residual_[0].size()); }
@@ -59,6 +63,7 @@ class MedusaHeads {
 
  private:
   void check_token_map(int vocab_size) const;
+  void place_token_map(Backend& backend);
   void load_residual(Backend& backend, const Heads::Source& source, int64_t hidden);
   void load_projection(Backend& backend, const Llama& llama, const Heads::Source& source);
   Tensor residual_blocks(Backend& backend, Tensor input, int num_heads, HeadsWorkspace& ws) const;
@@ -71,6 +76,7 @@ class MedusaHeads {
   const Weight* lm_head_ = nullptr;            // the backbone's
   const Weight* embedding_ = nullptr;          // the backbone's, grounded heads only
   std::vector<int32_t> token_map_;             // draft id to token id; empty: identity
+  Buffer device_token_map_;
   int64_t draft_vocab_ = 0;
 };
 
