@@ -123,6 +123,24 @@ struct AcceptSequence {
   SampleRow draw = {};   // at its first logits row; position + 1 for each further node of a path
 };
 
+/// One sequence of a step that may be followed by another of its shape.
+struct NextSequence {
+  int decision = 0;    // its place among the Decisions
+  int last_start = 0;  // most positions in the cache that a step of this shape may begin with
+  std::span<const int32_t> pages = {};        // of all positions that such steps may commit
+  std::span<const int32_t> stop_tokens = {};  // no step follows one that accepted any
+};
+
+/// How the next step's rows follow from what this one decides: the same rows, each sequence as many
+/// positions further on as it kept rows.
+struct NextStep {
+  Decisions decisions;
+  Tensor guesses;                    // i32 (…, top_k), in the back end's memory
+  Tensor token_map;                  // i32 (1, ids) of guessed ids; empty: they are tokens
+  std::span<const int32_t> sources;  // (rows) a token's place in `guesses`, -1: the next root
+  std::span<const NextSequence> sequences;  // as the batch's
+};
+
 /// Most ids linear_top_k() gives.
 inline constexpr int kMaxTopK = 64;
 
@@ -149,6 +167,15 @@ class Backend {
   // Runs `body`, whose verbs may wait for one another on the device: what it downloads can be read
   // when replay() returns.
   virtual void replay(FunctionRef<void()> body) = 0;
+  // Steps that this back end may be ahead of its caller, where go_on() allows it; 0: it is never.
+  virtual int steps_ahead() const { return 0; }
+  // Last in a replay's body, after its one download: steps that follow as `next` says may begin
+  // before they are asked for. A later replay() of the same verbs with the same inputs takes the
+  // result; any other verb ends them first. They commit beyond what was replayed, where nobody
+  // looks.
+  virtual void go_on(const NextStep& /*next*/, const RowBatch& /*batch*/) {}
+  // Ends them. Before memory goes that they may use.
+  virtual void rest() {}
   // out i32 (1, 2): the device's clock, nanoseconds in 64 bits, when all before is done.
   virtual void stamp(Tensor out) = 0;
 

@@ -264,4 +264,23 @@ void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
   backend.commit(cache, keys, values, rows, kept);
 }
 
+void go_on(Backend& backend, const NextStep& next, const RowBatch& batch) {
+  const auto count = static_cast<int64_t>(batch.sequences.size());
+  expect("go_on kept", next.decisions.kept, DType::i32, 1, batch.num_rows());
+  expect("go_on roots", next.decisions.roots, DType::i32, 1, count);
+  check(static_cast<int64_t>(next.sources.size()) == batch.num_rows(), "go_on sources: expected ",
+        batch.num_rows(), ", found ", next.sources.size());
+  for (const int32_t source : next.sources) {
+    expect_range("go_on source", source, -1, next.guesses.rows * next.guesses.cols - 1);
+  }
+  check(static_cast<int64_t>(next.sequences.size()) == count, "go_on sequences: expected ", count,
+        ", found ", next.sequences.size());
+  for (size_t i = 0; i < next.sequences.size(); ++i) {
+    const NextSequence& s = next.sequences[i];
+    expect_below("go_on decision", s.decision, count);
+    expect_range("go_on last start", s.last_start, batch.sequences[i].committed, INT32_MAX);
+  }
+  backend.go_on(next, batch);
+}
+
 }  // namespace medusa::ops

@@ -27,5 +27,6 @@ bool accept(Backend& backend, const Decisions& out, const LogitsProduct& product
             const TypicalRule& rule);
 void commit(Backend& backend, const KvLayout& cache, Tensor keys, Tensor values,
             std::span<const CommitRow> rows, Tensor kept = {});
+void go_on(Backend& backend, const NextStep& next, const RowBatch& batch);
 
 }  // namespace medusa::ops

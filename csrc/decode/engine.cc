@@ -65,6 +65,7 @@ void Engine::cancel(int64_t request_id) {
   if (sequence == nullptr || sequence->finished()) return;
   impl_->scheduler.remove(sequence, impl_->cache);
   sequence->finish_reason = FinishReason::abort;
+  impl_->rest();
 }
 
 void Engine::set_tree(Tree tree) {

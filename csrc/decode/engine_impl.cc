@@ -26,13 +26,28 @@ Engine::Impl::Impl(const Model& the_model, std::optional<Heads> the_heads, Tree 
               options.max_num_seqs * tree.depth() * top_k()),
       scheduler(options, tree),
       acceptance(make_acceptance(options, tree, workspace.max_logits_rows())),
-      logprobs(workspace.max_logits_rows()) {
+      logprobs(workspace.max_logits_rows()),
+      ahead(options.max_num_batched_tokens, options.max_num_seqs) {
   if (tree.size() > 1) {
     heads_workspace.emplace(backend(), heads->impl()->heads, options.max_num_seqs, tree.depth(),
                             top_k());
   }
   totals = empty_metrics(tree.depth(), top_k());
   reserve();
+}
+
+Engine::Impl::~Impl() {
+  try {
+    rest();
+  } catch (...) {  // the device is lost, which its next user is told
+  }
+}
+
+// Nobody will ask for the steps to come, and their memory may go.
+void Engine::Impl::rest() {
+  if (backend().steps_ahead() == 0) return;
+  const std::lock_guard lock(model.impl()->mutex);
+  backend().rest();
 }
 
 void Engine::Impl::reserve() {
@@ -88,17 +103,24 @@ void Engine::Impl::compute() {
   results.stamp(backend(), StepResults::start);
   llama().forward(backend(), batch, cache.layout(), rope.view(), workspace);
   logprobs.record_prompts(backend(), llama(), plan, batch.num_rows(), workspace);
-  decide();
+  const bool decided = decide();
   offer_rows();
   cache.commit(backend(), workspace, results.decisions().kept);
   results.stamp(backend(), StepResults::commit);
   if (!guessed.empty()) run_heads();
   results.stamp(backend(), StepResults::heads);
   results.download(backend());
+  if (decided && backend().steps_ahead() > 0 && scheduler.repeats(plan)) offer_next_steps();
 }
 
-// The back end decides from the lm_head's product itself, or the host walks the logits.
-void Engine::Impl::decide() {
+void Engine::Impl::offer_next_steps() {
+  if (LogprobRecorder::wants(plan)) return;
+  ahead.offer(backend(), plan, batch, results, cache, top_k(), static_cast<int>(guessed.size()),
+              heads ? heads->impl()->heads.device_token_map() : Tensor{});
+}
+
+// The back end decides from the lm_head's product itself (true), or the host walks the logits.
+bool Engine::Impl::decide() {
   LogitsProduct product = llama().product(backend(), logits_rows, batch.num_rows(), workspace);
   product.wanted = LogprobRecorder::wants(plan);
   const bool decided = acceptance->accept(backend(), plan, batch, product, results);
@@ -111,6 +133,7 @@ void Engine::Impl::decide() {
     results.upload_decisions(backend(), plan);
   }
   results.stamp(backend(), StepResults::accept);
+  return decided;
 }
 
 // A path may be accepted beyond the last token a sequence can have, where it has no pages.

@@ -11,6 +11,7 @@
 #include "decode/scheduler.h"
 #include "decode/step_plan.h"
 #include "decode/step_results.h"
+#include "decode/steps_ahead.h"
 #include "medusa/engine.h"
 #include "model/model_impl.h"
 
@@ -20,14 +21,17 @@ namespace medusa {
 struct Engine::Impl {
   Impl(const Model& the_model, std::optional<Heads> the_heads, Tree the_tree,
        const EngineOptions& asked);
+  ~Impl();
 
   void reserve();
   void run_step();
   void plan_heads();
   void compute();
-  void decide();
+  bool decide();
   void offer_rows();
   void run_heads();
+  void offer_next_steps();
+  void rest();
   void advance_cache();
   void finish_step();
   void take_guesses();
@@ -57,6 +61,7 @@ struct Engine::Impl {
   Scheduler scheduler;
   std::unique_ptr<Acceptance> acceptance;
   LogprobRecorder logprobs;
+  StepsAhead ahead;
 
   StepPlan plan;
   RowBatch batch;

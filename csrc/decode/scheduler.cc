@@ -96,6 +96,7 @@ bool Scheduler::is_decoding(const Sequence& sequence, const KvCache& cache) cons
 
 void Scheduler::plan(KvCache& cache, StepPlan& plan) {
   plan.clear();
+  if (!waiting_.empty()) give_back_ahead(cache);
   admit(cache);
   claim_pages(cache);
   choose_trees(cache);
@@ -163,12 +164,21 @@ void Scheduler::claim_pages(KvCache& cache) {
 // False if `sequence` itself, the youngest, had to go; older ones keep what they have, and the
 // oldest always finds room: the cache holds one sequence of max_model_len.
 bool Scheduler::make_room(Sequence& sequence, int positions, KvCache& cache) {
+  if (cache.reserve(sequence.slot, positions)) return true;
+  give_back_ahead(cache);
   while (!cache.reserve(sequence.slot, positions)) {
     const bool itself = running_.back() == &sequence;
     preempt_youngest(cache);
     if (itself) return false;
   }
   return true;
+}
+
+void Scheduler::give_back_ahead(KvCache& cache) {
+  for (Sequence* sequence : running_) {
+    if (sequence->reserves_ahead) cache.trim(sequence->slot, sequence->size());
+    sequence->reserves_ahead = false;
+  }
 }
 
 // Somebody older is about to compute the same page: to wait and adopt it costs nothing.
@@ -189,6 +199,12 @@ void Scheduler::preempt_youngest(KvCache& cache) {
   sequence.num_guesses = 0;
   ++sequence.metrics.num_preemptions;
   waiting_.splice(waiting_.begin(), running_, std::prev(running_.end()));
+}
+
+bool Scheduler::repeats(const StepPlan& plan) const {
+  if (trees_.adaptive() || !waiting_.empty()) return false;
+  const auto same = [&](const PlanEntry& e) { return e.tree == &trees_.tree(e.sequence->rung); };
+  return static_cast<size_t>(plan.size) == running_.size() && std::ranges::all_of(plan, same);
 }
 
 void Scheduler::add_prompts(const KvCache& cache, int rows_left, StepPlan& plan) const {

@@ -29,6 +29,10 @@ class Scheduler {
   /// Returns the most heads anybody gets; `guessed` are those sequences, in order of the plan.
   int choose_heads(StepPlan& plan, std::vector<PlanEntry*>& guessed);
 
+  /// Whether, as far as can be told before the step, the next plan has the same rows: everybody
+  /// decodes by the tree that is to come again, and nobody waits.
+  bool repeats(const StepPlan& plan) const;
+
   TreePolicy& trees() { return trees_; }
 
  private:
@@ -42,6 +46,7 @@ class Scheduler {
   bool is_decoding(const Sequence& sequence, const KvCache& cache) const;
   void claim_pages(KvCache& cache);
   bool has_twin_before(Running it, const KvCache& cache) const;
+  void give_back_ahead(KvCache& cache);
   bool make_room(Sequence& sequence, int positions, KvCache& cache);
   void preempt_youngest(KvCache& cache);
   void free_slot(Sequence& sequence, KvCache& cache);

@@ -32,6 +32,7 @@ struct Sequence {
   int prompt_size = 0;
   int max_size = 0;              // of tokens
   int slot = -1;                 // of the cache; -1: waiting or finished
+  bool reserves_ahead = false;   // has pages for steps that are not planned yet
   bool waits_for_twin = false;   // somebody else computes its next page
   bool drafts = false;           // heads may run for it
   int num_guesses = 0;           // heads whose guesses belong to the present root

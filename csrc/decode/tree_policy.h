@@ -26,6 +26,7 @@ class TreePolicy {
   /// Every step offers the whole of `tree` from now on; not for an adaptive policy.
   void pin(const Tree& tree) { ladder_ = TreeLadder(tree, {}, false); }
   const Tree& tree(int rung) const { return ladder_.tree(rung); }
+  bool adaptive() const { return adaptive_; }
 
   /// Sets `rung` of every sequence, within its guesses.
   void choose(std::span<Sequence* const> drafting, const StepLoad& load);

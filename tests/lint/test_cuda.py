@@ -15,6 +15,7 @@ DEVICE = cpp_files(f"{CUDA}/device")
 KERNELS = cpp_files(f"{CUDA}/kernels")
 # Free of the host: what device code may include beside the vocabulary.
 HELPERS = {
+    "backend/cuda/advance.h",
     "backend/cuda/backbone_kernels.h",
     "backend/cuda/kernels.h",
     "backend/cuda/launch.h",

@@ -70,9 +70,12 @@ def test_pybind11_is_known_in_bindings_only() -> None:
 @pytest.mark.parametrize(
     ("pattern", "home"),
     [
-        (r'\bgetenv\b(?!\("MEDUSA_CUDA_(?:GRAPHS|KERNELS|OVERLAP)"\))', "csrc/backend/cpu/isa.cc"),
+        (
+            r'\bgetenv\b(?!\("MEDUSA_CUDA_(?:GRAPHS|KERNELS|LOOP|OVERLAP)"\))',
+            "csrc/backend/cpu/isa.cc",
+        ),
         (r"\bgetenv\(.MEDUSA_CUDA_GRAPHS", "csrc/backend/cuda/graph_cache.cc"),
-        (r"\bgetenv\(.MEDUSA_CUDA_(?:KERNELS|OVERLAP)", "csrc/backend/cuda/kernel_set.cc"),
+        (r"\bgetenv\(.MEDUSA_CUDA_(?:KERNELS|LOOP|OVERLAP)", "csrc/backend/cuda/kernel_set.cc"),
         (
             r"\barch_prctl\b|SYS_arch_prctl|__get_cpuid|__cpuid\b|\bcpuid\.h\b",
             "csrc/backend/cpu/isa.cc",

@@ -20,6 +20,7 @@ class AttentionPlan {
   const std::vector<AttentionTile>& tiles() const { return tiles_; }
   const std::vector<int32_t>& paths() const { return paths_; }  // (rows, path_stride)
   const std::vector<int32_t>& pages() const { return pages_; }  // of all sequences
+  int window() const { return window_; }
   int path_stride() const { return path_stride_; }
   // Most that a tile has, or more: a power of two, so that a launch stays the same for a while.
   int num_splits() const { return num_splits_; }

@@ -10,6 +10,7 @@
 #include "backend/cuda/pack.h"
 #include "backend/cuda/queue.h"
 #include "backend/cuda/runtime.h"
+#include "backend/cuda/step_advance.h"
 #include "backend/cuda/tree_acceptance.h"
 #include "backend/cuda/tree_attention.h"
 #include "base/check.h"
@@ -36,7 +37,7 @@ class CudaBackend final : public Backend {
         device_(device),
         host_(make_cpu_backend({.compute_type = ComputeType::float32, .num_threads = 1})),
         packers_(options.num_threads),
-        queue_(options.stream, kernel_set_of(describe(device))),
+        queue_(options.stream, kernel_set_of(describe(device)), steps_wanted(graphs_wanted())),
         reader_(*host_) {
     queue_.stream.set_overlaps(overlap_wanted(describe(device)));
   }
@@ -69,7 +70,25 @@ class CudaBackend final : public Backend {
     return on_device(source, compute_, pack_rows(source, compute_, packers_));
   }
 
-  void replay(FunctionRef<void()> body) override { bound().replay(body); }
+  // Alone it may go on with what runs ahead.
+  void replay(FunctionRef<void()> body) override {
+    use_device(device_);
+    queue_.replay(body);
+  }
+  int steps_ahead() const override { return queue_.steps_ahead(); }
+  void go_on(const NextStep& next, const RowBatch& batch) override {
+    check(static_cast<int64_t>(commits_.size()) == batch.num_rows(),
+          "go_on: expected a commit() of all rows, found ", commits_.size(), " of ",
+          batch.num_rows());
+    AdvanceArgs args{};
+    args.tokens[0] = indices_.twin<int32_t>(queue_);
+    args.positions[0] = positions_.twin<int32_t>(queue_);
+    args.targets = targets_.twin<CommitTarget>(queue_);
+    attention_.add_inputs(queue_, args);
+    acceptance_.add_inputs(queue_, args);
+    advance_.offer(bound(), next, batch, args);
+  }
+  void rest() override { bound(); }
   void stamp(Tensor out) override { cuda::stamp(stream(), out.row<int64_t>(0)); }
 
   void embed(Tensor out, const Weight& table, std::span<const int32_t> ids) override {
@@ -158,9 +177,10 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  // Makes the device the calling thread's.
+  // Makes the device the calling thread's. What runs ahead has ended, but for verbs of a replay.
   Queue& bound() {
     use_device(device_);
+    if (!queue_.replays()) queue_.rest();
     return queue_;
   }
   const Stream& stream() { return bound().stream; }
@@ -206,6 +226,7 @@ class CudaBackend final : public Backend {
   std::vector<CommitTarget> commits_;
   LogitsReader reader_;
   TreeAcceptance acceptance_;
+  StepAdvance advance_;
   LogitsProducts projections_;
 };
 

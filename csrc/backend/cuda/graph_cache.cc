@@ -8,17 +8,33 @@
 #include "base/check.h"
 
 namespace medusa::cuda {
+namespace {
 
-void GraphCache::run(const Stream& stream, LaunchList& list) {
-  if (list.empty()) return;
+Graph graph_of(const Stream& stream, const LaunchList& list) {
+  return Graph(stream, [&] { list.run(stream); });
+}
+
+Graph loop_of(const Stream& stream, const LaunchList& list) {
+  return Graph::loop(stream, [&](LoopHandle loop) {
+    list.compute(stream);
+    advance(stream, *list.advance(), loop);
+  });
+}
+
+}  // namespace
+
+const LaunchList* GraphCache::run(const Stream& stream, LaunchList& list) {
+  if (list.empty()) return nullptr;
   ++runs_;
+  const LaunchList* loop = nullptr;
   if (Entry* known = enabled_ ? find(list) : nullptr) {
-    replay(stream, *known);
+    loop = replay(stream, *known);
   } else {
     list.run(stream);
     if (enabled_ && list.repeatable()) remember(list);
   }
   list.clear();
+  return loop;
 }
 
 GraphCache::Entry* GraphCache::find(const LaunchList& list) {
@@ -26,12 +42,14 @@ GraphCache::Entry* GraphCache::find(const LaunchList& list) {
   return it == entries_.end() ? nullptr : &*it;
 }
 
-void GraphCache::replay(const Stream& stream, Entry& entry) {
-  if (!entry.graph) {
-    entry.graph.emplace(stream, [&] { entry.list.run(stream); });
-  }
+const LaunchList* GraphCache::replay(const Stream& stream, Entry& entry) {
+  const LaunchList& list = entry.list;
+  const bool loops = list.advance().has_value();
+  if (!entry.graph) entry.graph.emplace(loops ? loop_of(stream, list) : graph_of(stream, list));
   entry.used = runs_;
+  if (loops) list.upload(stream);
   entry.graph->launch(stream);
+  return loops ? &list : nullptr;
 }
 
 void GraphCache::remember(LaunchList& list) {

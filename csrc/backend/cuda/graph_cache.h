@@ -9,14 +9,16 @@
 
 namespace medusa::cuda {
 
-/// Runs lists of work: as they are the first time, as one graph when an equal list comes again.
+/// Runs lists of work: as they are the first time, as one graph when an equal list comes again. The
+/// graph of a list that says how it goes on is a loop.
 class GraphCache {
  public:
   /// Without `enabled` every list runs as it is.
   explicit GraphCache(bool enabled) : enabled_(enabled) {}
 
-  /// Leaves the list empty.
-  void run(const Stream& stream, LaunchList& list);
+  /// Leaves the list empty. Returns the equal list whose loop was started, valid until the next
+  /// call, or null.
+  const LaunchList* run(const Stream& stream, LaunchList& list);
 
  private:
   // Lists seen once, and graphs; the ones that lay unused for longest go.
@@ -28,7 +30,7 @@ class GraphCache {
     int64_t used = 0;  // when, counted in runs
   };
   Entry* find(const LaunchList& list);
-  void replay(const Stream& stream, Entry& entry);
+  const LaunchList* replay(const Stream& stream, Entry& entry);
   void remember(LaunchList& list);
   void make_room(bool graphs, int most);
 

@@ -1,5 +1,6 @@
 #include "backend/cuda/kernel_set.h"
 
+#include <charconv>
 #include <cstdlib>
 #include <string_view>
 
@@ -26,6 +27,18 @@ bool overlap_wanted(const DeviceInfo& device) {
   check(wanted == "0" || device.major >= 9, "MEDUSA_CUDA_OVERLAP=1: expected a GPU of compute ",
         "capability 9.0 or later, found ", device.name, " with ", device.major, ".", device.minor);
   return wanted == "1";
+}
+
+int steps_wanted(bool graphs) {
+  const char* value = std::getenv("MEDUSA_CUDA_LOOP");
+  const std::string_view wanted = value == nullptr || *value == '\0' ? "0" : value;
+  int steps = -1;
+  const auto [end, error] = std::from_chars(wanted.data(), wanted.data() + wanted.size(), steps);
+  check(error == std::errc() && end == wanted.data() + wanted.size() && steps >= 0 &&
+            steps <= kMostStepsAhead,
+        "MEDUSA_CUDA_LOOP: expected steps from 0 to ", kMostStepsAhead, ", found ", wanted);
+  check(steps == 0 || graphs, "MEDUSA_CUDA_LOOP: expected graphs, found MEDUSA_CUDA_GRAPHS=0");
+  return steps;
 }
 
 }  // namespace medusa::cuda

@@ -15,4 +15,9 @@ KernelSet kernel_set_of(const DeviceInfo& device);
 /// 1 on an earlier device.
 bool overlap_wanted(const DeviceInfo& device);
 
+/// Most steps that the device takes before the host asks for them: what MEDUSA_CUDA_LOOP says, 0
+/// (or nothing) to kMostStepsAhead. Throws InvalidArgument for anything else, and without `graphs`.
+int steps_wanted(bool graphs);
+inline constexpr int kMostStepsAhead = 4096;
+
 }  // namespace medusa::cuda

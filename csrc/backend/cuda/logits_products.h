@@ -24,6 +24,8 @@ class LogitsProducts {
   /// judge goes to `out`.
   const int32_t* choose(Queue& queue, const LogitsProduct& product, std::span<const LogitsRow> rows,
                         const Judged& out);
+  /// The rows of choose() in the running replay; null: there was none.
+  LogitsRow* rows(const Queue& queue) const { return rows_.twin<LogitsRow>(queue); }
   /// Backend::linear_top_k.
   void top_k(Queue& queue, Tensor values, Tensor ids, Tensor x, std::span<const Weight> weights);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace medusa::cuda {
 namespace {
 
@@ -14,6 +16,7 @@ struct CopyOnDevice {
 };
 
 struct CopyToHost {
+  static constexpr bool kToHost = true;
   void* to;
   const void* from;
   size_t bytes;
@@ -28,25 +31,51 @@ void Queue::replay(FunctionRef<void()> body) {
     Queue& queue;
     ~Recording() { queue.stop(); }
   } const recording{*this};
+  if (inputs_.outgrown()) rest();
   inputs_.begin();
   landed_bytes_ = 0;
   outgrown_.clear();
+  results_.clear();
+  whole_ = true;
   stream.record_to(&list_);
   body();
+  if (follow()) return;
   hand_over();
-  stream.synchronize();
+  if (!ahead_.under_way()) return stream.synchronize();
+  check<DeviceError>(ahead_.take(stream, inputs_.so_far().pinned, results_[0].to),
+                     "the GPU's loop of steps has ended without its first step");
+}
+
+// Whether this replay is the next step of a loop.
+bool Queue::follow() {
+  const void* inputs = inputs_.so_far().pinned;
+  return inputs != nullptr && results_.size() == 1 &&
+         ahead_.follow(stream, list_, inputs, results_[0].to);
 }
 
 // The list may hold memory that what was handed over still uses, so it waits.
 void Queue::hand_over() {
+  rest();
   inputs_.add_copies(list_);
   if (!list_.repeatable()) {
     list_.run(stream);
     stream.synchronize();
     list_.clear();
-  } else {
-    graphs_.run(stream, list_);
+    return;
   }
+  if (list_.advance()) ahead_.reset();
+  if (const LaunchList* loop = graphs_.run(stream, list_)) ahead_.begin(loop);
+}
+
+void Queue::go_on(AdvanceArgs args, size_t input_bytes) {
+  const StepInputs::Piece all = inputs_.so_far();
+  if (!whole_ || all.bytes == 0 || results_.size() != 1) return;
+  args.results = results_[0].from;
+  args.result_bytes = results_[0].bytes;
+  args.inputs = all.device;
+  args.input_bytes = input_bytes;
+  args.ring = ahead_.ring(stream, record_bytes(args.result_bytes, args.input_bytes));
+  list_.go_on(args);
 }
 
 void Queue::stop() {
@@ -63,7 +92,10 @@ void Queue::upload(void* to, const void* from, size_t bytes) {
 }
 
 const void* Queue::fetch(const void* from, size_t bytes) {
-  if (replays()) hand_over();
+  if (replays()) {
+    hand_over();
+    whole_ = false;
+  }
   return landing_.fetch(stream, from, bytes);
 }
 
@@ -78,7 +110,10 @@ const void* Queue::land(const void* from, size_t bytes) {
   }
   void* to = static_cast<char*>(landed_.data()) + landed_bytes_;
   landed_bytes_ += needed;
-  if (bytes > 0) list_.add(CopyToHost{to, from, bytes});
+  if (bytes > 0) {
+    list_.add(CopyToHost{to, from, bytes});
+    results_.push_back({to, from, bytes});
+  }
   return to;
 }
 

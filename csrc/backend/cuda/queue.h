@@ -5,6 +5,7 @@
 
 #include "backend/cuda/graph_cache.h"
 #include "backend/cuda/kernel_set.h"
+#include "backend/cuda/run_ahead.h"
 #include "backend/cuda/transfer.h"
 #include "base/function_ref.h"
 
@@ -15,9 +16,10 @@ namespace medusa::cuda {
 class Queue {
  public:
   /// Null: a stream of its own.
-  explicit Queue(void* borrowed, KernelSet set = KernelSet::portable)
+  explicit Queue(void* borrowed, KernelSet set = KernelSet::portable, int steps_ahead = 0)
       : stream(borrowed == nullptr ? Stream() : Stream(static_cast<CUstream_st*>(borrowed))),
-        kernels(set) {}
+        kernels(set),
+        ahead_(steps_ahead) {}
 
   Stream stream;
   const KernelSet kernels;
@@ -30,6 +32,15 @@ class Queue {
   /// Of replay(): how many there were.
   int64_t step() const { return inputs_.step(); }
 
+  /// Last in a replay(): says how what was written down goes on. `args` lack what is recorded;
+  /// inputs are the first `input_bytes` that were put.
+  void go_on(AdvanceArgs args, size_t input_bytes);
+  int steps_ahead() const { return ahead_.most_steps(); }
+  /// Bytes that were put so far in this replay(); 0 if they lie in several pieces.
+  size_t input_bytes() const { return inputs_.so_far().bytes; }
+  /// Ends the steps that run ahead.
+  void rest() { ahead_.rest(stream); }
+
   /// A copy to the device; `from` may change afterwards.
   void upload(void* to, const void* from, size_t bytes);
   /// The same, to a place of the running replay that is good until its end.
@@ -41,6 +52,7 @@ class Queue {
 
  private:
   void hand_over();
+  bool follow();
   void stop();
 
   Staging staging_;
@@ -49,8 +61,16 @@ class Queue {
   Buffer landed_;                 // of replay()'s downloads
   std::vector<Buffer> outgrown_;  // which a running replay has results in
   size_t landed_bytes_ = 0;
+  struct Landed {
+    void* to = nullptr;
+    const void* from = nullptr;
+    size_t bytes = 0;
+  };
+  std::vector<Landed> results_;  // of replay()'s downloads
+  bool whole_ = true;            // nothing of the replay was handed over before its end
   LaunchList list_;
   GraphCache graphs_{graphs_wanted()};
+  RunAhead ahead_;
 };
 
 /// A small host array's twin on the device. What has not changed since the last time, as from layer
@@ -61,6 +81,12 @@ class Mirror {
   const T* of(Queue& queue, std::span<const T> values) {
     const auto* first = reinterpret_cast<const char*>(values.data());
     return static_cast<const T*>(place(queue, std::span(first, values.size_bytes())));
+  }
+
+  /// The twin that the running replay has; null: none.
+  template <class T>
+  T* twin(const Queue& queue) const {
+    return step_ == queue.step() ? static_cast<T*>(const_cast<void*>(known_)) : nullptr;
   }
 
  private:

@@ -76,12 +76,27 @@ class StepInputs {
     if (!regions_.empty()) regions_[0].used = regions_[0].copied = 0;
     ++step_;
   }
+  /// Whether begin() will replace memory of the last step.
+  bool outgrown() const { return regions_.size() > 1; }
+  /// What was put since begin(); nothing where that lies in several pieces.
+  struct Piece {
+    const void* pinned = nullptr;
+    const void* device = nullptr;
+    size_t bytes = 0;
+  };
+  Piece so_far() const {
+    if (regions_.size() != 1) return {};
+    return {regions_[0].pinned.data(), regions_[0].device.data(), regions_[0].used};
+  }
   /// Number of steps so far.
   int64_t step() const { return step_; }
 
+  /// Bytes that an array of `bytes` may grow to without moving others.
+  static size_t room(size_t bytes) { return std::bit_ceil(std::max(bytes, kPiece)); }
+
   /// Where the copy will lie on the device.
   void* put(const void* from, size_t bytes) {
-    const size_t needed = std::bit_ceil(std::max(bytes, kPiece));
+    const size_t needed = room(bytes);
     if (regions_.empty()) add_region(std::max(needed, kLeast));
     if (regions_.back().used + needed > regions_.back().pinned.bytes()) {
       add_region(std::max(needed, 2 * regions_.back().pinned.bytes()));

@@ -39,6 +39,11 @@ bool TreeAcceptance::accept(Queue& queue, const Decisions& out, const LogitsProd
   return true;
 }
 
+void TreeAcceptance::add_inputs(const Queue& queue, AdvanceArgs& to) const {
+  to.tokens[1] = token_mirror_.twin<int32_t>(queue);
+  to.draws = products_.rows(queue);
+}
+
 void TreeAcceptance::lay_out(const RowBatch& batch, std::span<const AcceptSequence> sequences) {
   ranges_.clear();
   parents_.assign(batch.parents.begin(), batch.parents.end());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cuda/advance.h"
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/logits_products.h"
 #include "backend/cuda/queue.h"
@@ -20,6 +21,8 @@ class TreeAcceptance {
   bool accept(Queue& queue, const Decisions& out, const LogitsProduct& product,
               const RowBatch& batch, std::span<const AcceptSequence> sequences,
               const TypicalRule& rule);
+  /// Its part of a step's inputs.
+  void add_inputs(const Queue& queue, AdvanceArgs& to) const;
 
  private:
   void lay_out(const RowBatch& batch, std::span<const AcceptSequence> sequences);

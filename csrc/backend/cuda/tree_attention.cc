@@ -20,6 +20,18 @@ void TreeAttention::run(Queue& queue, Element element, Tensor out, const Attenti
   cuda::tree_attention(queue.stream, element, args(queue, out, in, batch));
 }
 
+void TreeAttention::add_inputs(const Queue& queue, AdvanceArgs& to) const {
+  to.positions[1] = positions_.twin<int32_t>(queue);
+  to.sequences = sequences_.twin<AttentionSequence>(queue);
+  to.tiles = tiles_.twin<AttentionTile>(queue);
+  to.pages = pages_.twin<int32_t>(queue);
+  to.num_tiles = static_cast<int>(plan_.tiles().size());
+  to.num_splits = plan_.num_splits();
+  to.page_room =
+      static_cast<int>(StepInputs::room(plan_.pages().size() * sizeof(int32_t)) / sizeof(int32_t));
+  to.window = plan_.window();
+}
+
 AttentionArgs TreeAttention::args(Queue& queue, Tensor out, const AttentionInputs& in,
                                   const RowBatch& batch) {
   const KvLayout& cache = *in.cache;
