@@ -47,7 +47,8 @@ inline std::vector<int> allowed_processors() {
   return allowed;
 }
 
-/// Ties each of the process's `count` oldest threads to a processor of its own, or sets them free.
+/// Ties each of the process's `count` oldest threads but the first to a processor of its own, or
+/// sets them free. The first is the caller's, whose children would inherit what it is tied to.
 inline void pin_threads(int count, bool pinned) {
   std::vector<int> threads;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/task")) {
@@ -55,7 +56,7 @@ inline void pin_threads(int count, bool pinned) {
   }
   std::ranges::sort(threads);
   const std::vector<int> allowed = allowed_processors();
-  for (int i = 0; i < std::min<int>(count, static_cast<int>(threads.size())); ++i) {
+  for (int i = 1; i < std::min<int>(count, static_cast<int>(threads.size())); ++i) {
     cpu_set_t mask;
     CPU_ZERO(&mask);
     for (size_t at = 0; at < allowed.size(); ++at) {

@@ -5,7 +5,7 @@
 //        [context=200] [cache=auto,int8] [rows=1,16,64] [sequences=1] [threads=0] [repeats=25]
 // steps: one tree of each size, or as many sequences of one row. prefill: rows of a prompt, beside
 // the peak of the bf16 instruction. greedy: an lm_head that ranks as it multiplies, and one whose
-// logits are stored and searched. pinning: a step on threads tied to a core each, and free ones.
+// logits are stored and searched. pinning: a step on workers tied to a core each, and free ones.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
