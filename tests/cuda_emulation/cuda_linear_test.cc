@@ -21,9 +21,10 @@ struct Shape {
 };
 
 TEST_P(CudaLinearTest, stores_products_of_any_shape) {
-  for (const Shape s : {Shape{1, 32, 1}, Shape{2, 64, 15}, Shape{3, 96, 33}, Shape{7, 576, 100},
-                        Shape{13, 1056, 48}, Shape{64, 160, 130}, Shape{200, 64, 80},
-                        Shape{1, 2080, 31}, Shape{64, 1088, 32}, Shape{200, 1120, 97}}) {
+  for (const Shape s :
+       {Shape{1, 32, 1}, Shape{2, 64, 15}, Shape{3, 96, 33}, Shape{7, 576, 100},
+        Shape{13, 1056, 48}, Shape{64, 160, 130}, Shape{200, 64, 80}, Shape{1, 2080, 31},
+        Shape{64, 1088, 32}, Shape{200, 1120, 97}, Shape{40, 480, 500}, Shape{20, 544, 390}}) {
     const Layer layer(*backend, s.n, s.k, 1);
     const Matrix x = random_matrix(dtype(), s.rows, s.k, 2);
     const Matrix out =

@@ -84,14 +84,17 @@ struct LinearArgs {
   Finish finish;
   KernelSet kernels;      // f32 and f8_e4m3 weights have portable ones alone
   int splits;             // of k: linear_splits()
+  int sharers;            // of x: linear_sharers()
   float* partials;        // linear_partials() floats
   int* tickets;           // linear_tiles() zeros, and zeros again afterwards
   LogitsRecords records;  // of Finish::reduce
   bool operator==(const LinearArgs&) const = default;
 };
-inline constexpr int kMostSplitsSm90 = 8;  // blocks of a cluster
+inline constexpr int kClusterBlocks = 8;  // blocks of a cluster
 /// Into how many parts a product's sum is split: a function of the weight's shape.
 int linear_splits(KernelSet kernels, int64_t k, int64_t n);
+/// How many neighbouring tiles of 128 weight rows fetch x together where there is much of it.
+int linear_sharers(KernelSet kernels, int64_t k, int64_t n);
 /// Whether splits are joined through `partials`, by the block that has the last ticket.
 bool linear_joins_in_memory(KernelSet kernels, Format format, int splits);
 int64_t linear_tiles(Format format, int64_t rows, int64_t n);
@@ -154,6 +157,7 @@ struct AttentionArgs {
   int path_stride;
   int num_heads, num_kv_heads, head_dim, window;
   float scale;
+  int sharers;      // of x: linear_sharers()
   float* partials;  // attention_partials() floats, where num_splits > 1
   int* tickets;     // attention_tickets() zeros, and zeros again afterwards
   bool operator==(const AttentionArgs&) const = default;

@@ -25,6 +25,7 @@ LinearArgs linear_args(Queue& queue, Tensor x, const Weight& weight, Finish fini
   const bool float8 = format == Format::f8_e4m3;  // portable kernels alone read it
   a.kernels = float8 ? KernelSet::portable : queue.kernels;
   a.splits = linear_splits(a.kernels, k, n);
+  a.sharers = linear_sharers(a.kernels, k, n);
   if (!linear_joins_in_memory(a.kernels, format, a.splits)) return a;
   const int64_t partials = linear_partials(format, x.rows, n, a.splits);
   a.partials = queue.scratch.reserve<float>(queue.stream, partials);

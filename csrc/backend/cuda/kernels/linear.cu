@@ -14,7 +14,7 @@ constexpr int kRowsF32 = 8;  // of a block of linear_f32
 
 constexpr int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 constexpr int64_t most_in_cluster(int64_t splits) {
-  return splits < kMostSplitsSm90 ? splits : kMostSplitsSm90;
+  return splits < kClusterBlocks ? splits : kClusterBlocks;
 }
 
 }  // namespace
@@ -29,6 +29,16 @@ int linear_splits(KernelSet kernels, int64_t k, int64_t n) {
       kernels == KernelSet::sm90 ? most_in_cluster(kBlocks / tiles) : divide_up(kBlocks, tiles);
   const int64_t splits = wanted < k / kLeast ? wanted : k / kLeast;
   return static_cast<int>(splits < 1 ? 1 : splits);
+}
+
+// Within what a tile's splits leave of a cluster, and in whole clusters.
+int linear_sharers(KernelSet kernels, int64_t k, int64_t n) {
+  if (kernels == KernelSet::portable) return 1;
+  const int64_t tiles = divide_up(n, 128), room = kClusterBlocks / linear_splits(kernels, k, n);
+  for (const int sharers : {4, 2}) {
+    if (sharers <= room && tiles % sharers == 0) return sharers;
+  }
+  return 1;
 }
 
 bool linear_joins_in_memory(KernelSet kernels, Format format, int splits) {

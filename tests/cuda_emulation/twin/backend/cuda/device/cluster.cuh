@@ -30,6 +30,7 @@ inline void wait_for_peers(uint64_t* barrier, uint32_t parity, Where where = Whe
 }
 inline void copy_bulk_to_peers(uint32_t mask, void* to_shared, const void* from, uint32_t bytes,
                                uint64_t* barrier, Where where = Where::current()) {
+  emulation::check_followed(where);
   emulation::queue_bulk_copy_to(mask, to_shared, from, bytes, barrier, where);
 }
 
