@@ -56,20 +56,14 @@ class AccessCounter {
   }
 
   // A number for each block of each launch, from 1 on.
-  uint64_t running_block() {
-    const size_t kernel = kernels_run();
-    const bool same = kernel == kernel_ && std::memcmp(&block_, &block_index, sizeof block_) == 0;
-    if (!same) ++block_number_;
-    kernel_ = kernel;
-    block_ = block_index;
-    return block_number_;
+  static uint64_t running_block() {
+    const auto [x, y, z] = block_index;
+    const uint64_t block = (uint64_t{z} * grid_size.y + y) * grid_size.x + x;
+    return (uint64_t{kernels_run()} << 40 | block) + 1;
   }
 
   std::unordered_map<uintptr_t, Sector> sectors_;
   std::array<Answer, 1 << 14> known_{};
-  size_t kernel_ = 0;
-  Index block_{};
-  uint64_t block_number_ = 0;
 };
 
 AccessCounter* counter = nullptr;
@@ -114,6 +108,10 @@ void __tsan_write_range(void* at, size_t bytes) { medusa::emulation::note(at, by
 // Of the guards of local statics.
 unsigned char __tsan_atomic8_load(const volatile unsigned char* at, int) {
   return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+// Of shared pointers.
+int __tsan_atomic32_fetch_add(volatile int* at, int value, int) {
+  return __atomic_fetch_add(at, value, __ATOMIC_ACQ_REL);
 }
 void* __tsan_memcpy(void* to, const void* from, size_t bytes) {
   medusa::emulation::note(from, bytes, false);

@@ -42,19 +42,32 @@ benchmark::VerbShapes shapes() {
   return {config, {1, 16, 64}, {1000}, 512, 0};
 }
 
-Table count_all() {
-  setenv("MEDUSA_CUDA_KERNELS", "portable", 1);  // bulk copies are not counted
+// Products whose kernels depend on the device.
+bool is_product(const std::string& verb) {
+  return verb == "qkv" || verb == "o" || verb == "gate_up" || verb == "down" ||
+         verb == "lm_head, exact";
+}
+
+Table count(const char* kernels, bool (*asked)(const std::string&), const std::string& suffix) {
+  setenv("MEDUSA_CUDA_KERNELS", kernels, 1);
   const auto backend = make_cuda_backend({.compute_type = ComputeType::bfloat16}, 0);
   const Buffer word = backend->allocate(4);
   const auto wait = [&] { backend->download({word.data(), DType::i32, 1, 1}); };
   Table table;
   benchmark::for_every_verb(*backend, shapes(), [&](const VerbCall& call) {
+    if (!asked(call.verb)) return;
     const Traffic traffic = emulation::traffic_of([&] {
       call.run();
       wait();
     });
-    table[call.verb].push_back({static_cast<double>(call.bytes), traffic});
+    table[call.verb + suffix].push_back({static_cast<double>(call.bytes), traffic});
   });
+  return table;
+}
+
+Table count_all() {
+  Table table = count("portable", [](const std::string&) { return true; }, "");
+  table.merge(count("sm90", is_product, ", sm90"));
   return table;
 }
 

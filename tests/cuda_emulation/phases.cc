@@ -18,7 +18,8 @@ bool aligned(const void* p, size_t to) { return reinterpret_cast<uintptr_t>(p) %
 const std::vector<unsigned char>& Fetch::data() {
   if (data_.empty()) {
     data_.resize(bytes_);
-    std::memcpy(data_.data(), from_, bytes_);
+    const auto* from = static_cast<const unsigned char*>(from_);
+    for (size_t i = 0; i < bytes_; i += kUnit) std::memcpy(&data_[i], from + i, kUnit);
   }
   return data_;
 }
