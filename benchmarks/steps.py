@@ -1,7 +1,7 @@
 """Where does a step's time go on the CPU, and how near is it to reading its bytes?
 
 Runs step_profile (built with the tests) on random weights, a question a process: SmolLM2-135M's
-shapes verb by verb, for one tree and for as many sequences; TinyLlama-1.1B's; 8,192 positions with
+shapes verb by verb, for one tree in 16 and 4 bits and for as many sequences; TinyLlama-1.1B's; 8,192 positions with
 either cache; a prompt of 1,024 tokens beside the peak of the bf16 instruction; an lm_head that
 ranks beside one that stores its logits; and threads pinned to cores beside free ones.
 
@@ -22,6 +22,7 @@ import common
 Line = Mapping[str, Any]
 QUESTIONS = {
     "one tree": ("steps", "rows=1,4,8,16,24,32,48,64"),
+    "one tree, Q4_1": ("steps", "format=Q4_1", "rows=1,2,4,6,8,12,16,24,32"),
     "sequences": ("steps", "sequences=rows", "rows=1,8,16,32,64"),
     "1.1B": ("steps", "shapes=1.1b", "rows=1,16,32,64", "repeats=11"),
     "8,192 positions": ("steps", "context=8192", "rows=1,64", "cache=auto,int8"),
