@@ -49,6 +49,20 @@ struct Float8Matrix {
   HostTensor tensor;
 };
 
+/// Each output lies near the sum of its products in float64.
+inline void expect_exact_products(const Matrix& out, const Matrix& x, const Float8Matrix& w) {
+  for (int64_t r = 0; r < x.view().rows; ++r) {
+    for (int64_t c = 0; c < w.rows; ++c) {
+      double expected = 0, size = 0;
+      for (int64_t i = 0; i < w.cols; ++i) {
+        expected += x.at(r, i) * w.at(c, i);
+        size += std::abs(x.at(r, i) * w.at(c, i));
+      }
+      ASSERT_NEAR(out.at(r, c), expected, 2e-6 * size) << r << ", " << c;
+    }
+  }
+}
+
 /// Scales of the whole, of rows, and of blocks that rows and columns do not fill.
 struct Float8Shape {
   int64_t n, k, height, width;
