@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kScoreFloats = 1 << 16;  // of one thread: 256 KB, within its L2
 constexpr int64_t kMostQueries = 48;       // that share one walk over the keys
-constexpr int64_t kWorkPerThread = 2048;   // queries times positions worth a second thread
+constexpr int64_t kWorkPerThread = 512;    // queries times positions worth a second thread
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -99,16 +99,44 @@ void place_head(AttentionArgs& a, Tensor out, const AttentionInputs& in, int hea
   a.value_tiles = in.cache->value_tile(in.layer, 0, head);
 }
 
+// Where the keys begin that a call reads.
+CachedKeys cached_keys(const AttentionArgs& a) {
+  const int64_t position = a.positions[a.first_query / a.group];
+  const int64_t lowest = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+  return {a.pages, a.key_tiles, lowest / kTile * kTile, a.committed};
+}
+
+// Makes a thread's calls, each when the next is known.
+class Calls {
+ public:
+  explicit Calls(void (*kernel)(const AttentionArgs&)) : kernel_(kernel) {}
+
+  void add(const AttentionArgs& args) {
+    if (known_) args_.next = cached_keys(args);
+    finish();
+    args_ = args;
+    known_ = true;
+  }
+  void finish() {
+    if (known_) kernel_(args_);
+  }
+
+ private:
+  void (*kernel_)(const AttentionArgs&);
+  AttentionArgs args_{};
+  bool known_ = false;
+};
+
 // Queries first .. last - 1 of a sequence, counted head by head.
 template <class C, class Out>
-void run_queries(const KernelTable& kernels, AttentionArgs a, Tensor out, const AttentionInputs& in,
+void add_queries(Calls& calls, AttentionArgs a, Tensor out, const AttentionInputs& in,
                  int64_t per_head, int64_t first, int64_t last) {
   while (first < last) {
     const int64_t head = first / per_head, end = std::min(last, (head + 1) * per_head);
     place_head<C, Out>(a, out, in, static_cast<int>(head));
     a.first_query = first - head * per_head;
     a.last_query = end - head * per_head;
-    kernels.attention[cache_type(in.cache->dtype)](a);
+    calls.add(a);
     first = end;
   }
 }
@@ -126,6 +154,7 @@ template <class C, class Out>
 void run_share(const KernelTable& kernels, const ThreadScratch& scratch, Tensor out,
                const AttentionInputs& in, const RowBatch& batch, int64_t first, int64_t last) {
   int64_t done = 0;
+  Calls calls(kernels.attention[cache_type(in.cache->dtype)]);
   for (const SequenceRows& sequence : batch.sequences) {
     const int64_t unit = work_per_query(in, sequence);
     const int64_t queries = sequence.num_rows * in.num_heads;
@@ -135,11 +164,12 @@ void run_share(const KernelTable& kernels, const ThreadScratch& scratch, Tensor 
     const int64_t from = first <= done ? 0 : query_at(first);
     const int64_t to = last <= done ? 0 : query_at(last);
     if (from < to) {
-      run_queries<C, Out>(kernels, sequence_args(in, batch, sequence, scratch), out, in,
+      add_queries<C, Out>(calls, sequence_args(in, batch, sequence, scratch), out, in,
                           sequence.num_rows * (in.num_heads / in.cache->num_kv_heads), from, to);
     }
     done += work(in, sequence);
   }
+  calls.finish();
 }
 
 template <class C, class Out>

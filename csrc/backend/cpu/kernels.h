@@ -93,6 +93,14 @@ struct RopeArgs {
   bool interleaved;
 };
 
+/// Keys of cached positions first .. end - 1, of one sequence and key/value head; `first` begins a
+/// tile.
+struct CachedKeys {
+  const int32_t* pages;
+  const void* tiles;  // of page 0
+  int64_t first, end;
+};
+
 /// Queries first_query .. last_query - 1 of one sequence and one key/value head. Query i is row
 /// i / group of the sequence, head i % group of the group.
 struct AttentionArgs {
@@ -113,7 +121,8 @@ struct AttentionArgs {
   int64_t group, head_dim, window;
   float scale;
   int64_t first_query, last_query;
-  void* out;  // as q, in the compute type
+  CachedKeys next;  // what the thread reads after this call, or none
+  void* out;        // as q, in the compute type
   int64_t out_stride;
 
   int64_t queries_per_block;
