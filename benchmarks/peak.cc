@@ -19,7 +19,11 @@ constexpr int kSums = 16;
 
 // Returns the multiply-adds done.
 __attribute__((target("avx512f,avx512bf16"))) double multiply_vectors() {
-  __m512 sums[kSums] = {};
+  __m512 sums[kSums];
+  for (__m512& sum : sums) {
+    sum = _mm512_setzero_ps();
+    asm volatile("" : "+v"(sum));  // no two are known to be equal
+  }
   __m512i x = _mm512_set1_epi32(0x3c003c00);
   for (int64_t i = 0; i < kRounds; ++i) {
     asm volatile("" : "+v"(x));  // not known to be the same each round
