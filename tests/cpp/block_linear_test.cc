@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <span>
 
 #include "kernel_case.h"
 #include "medusa/error.h"
@@ -69,18 +71,41 @@ struct Blocks {
   float at(int64_t row, int64_t col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
 
-// A row as products see it: groups of 32, to 8 bits, in the f32 steps that decide about ties.
+// What rounding leaves of a number, squared, in the f32 steps that decide.
+float squared_error(float x, float most, float largest) {
+  const float scale = largest / most, inverse = most / largest;
+  const float left = x - std::nearbyint(x * inverse) * scale;
+  return left * left;
+}
+
+// The code of the group's largest element: that of two which leaves less, halves folded together.
+float most_code(std::span<const float> group, float largest) {
+  std::vector<float> excess(group.size());
+  std::ranges::transform(group, excess.begin(), [&](float x) {
+    return squared_error(x, 127.0f, largest) - squared_error(x, 125.0f, largest);
+  });
+  for (size_t half = group.size() / 2; half > 0; half /= 2) {
+    for (size_t i = 0; i < half; ++i) excess[i] += excess[i + half];
+  }
+  return excess[0] > 0 ? 125.0f : 127.0f;
+}
+
+// A row as products see it: groups of 32, to 8 bits.
 std::vector<double> rounded(const Matrix& x, int64_t row) {
-  const auto value = [&](size_t i) {
-    return static_cast<float>(x.at(row, static_cast<int64_t>(i)));
-  };
-  std::vector<double> out(static_cast<size_t>(x.view().cols));
-  for (size_t group = 0; group < out.size(); group += 32) {
-    float most = 0;
-    for (size_t i = group; i < group + 32; ++i) most = std::max(most, std::abs(value(i)));
-    const float scale = most / 127.0f, inverse = 127.0f / most;
-    for (size_t i = group; i < group + 32 && most > 0; ++i) {
-      out[i] = double{scale} * std::nearbyint(value(i) * inverse);
+  std::vector<float> values(static_cast<size_t>(x.view().cols));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(x.at(row, static_cast<int64_t>(i)));
+  }
+  std::vector<double> out(values.size());
+  for (size_t first = 0; first < out.size(); first += 32) {
+    const std::span group = std::span(values).subspan(first, 32);
+    float largest = 0;
+    for (const float value : group) largest = std::max(largest, std::abs(value));
+    if (largest == 0) continue;
+    const float most = most_code(group, largest);
+    const float scale = largest / most, inverse = most / largest;
+    for (size_t i = 0; i < group.size(); ++i) {
+      out[first + i] = double{scale} * std::nearbyint(group[i] * inverse);
     }
   }
   return out;

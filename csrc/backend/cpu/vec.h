@@ -33,10 +33,17 @@ MEDUSA_INLINE V load_as(const T* p) {
 MEDUSA_INLINE Vec load(const float* p) { return load_as<Vec>(p); }
 MEDUSA_INLINE void store(float* p, Vec a) { __builtin_memcpy(p, &a, sizeof(a)); }
 
-// bf16 is the upper half of a float; rounded to nearest, ties to even, NaN stays NaN.
-MEDUSA_INLINE Vec load(const uint16_t* p) {
-  return (Vec)(__builtin_convertvector(load_as<HVec>(p), UVec) << 16);
+// Words with zeros above them; GCC 12 would take 16 of them apart and put them together again.
+MEDUSA_INLINE UVec widened_words(const uint16_t* p) {
+#if defined(__AVX512F__)
+  return (UVec)_mm512_cvtepu16_epi32(load_as<__m256i>(p));
+#else
+  return __builtin_convertvector(load_as<HVec>(p), UVec);
+#endif
 }
+
+// bf16 is the upper half of a float; rounded to nearest, ties to even, NaN stays NaN.
+MEDUSA_INLINE Vec load(const uint16_t* p) { return (Vec)(widened_words(p) << 16); }
 MEDUSA_INLINE void store(uint16_t* p, Vec a) {
   const UVec bits = (UVec)a;
   const UVec rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
