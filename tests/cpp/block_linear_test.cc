@@ -71,19 +71,18 @@ struct Blocks {
   float at(int64_t row, int64_t col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
 
-// What rounding leaves of a number, squared, in the f32 steps that decide.
+// What rounding to steps of largest / most leaves of a number, squared, in f32.
 float squared_error(float x, float most, float largest) {
-  const float scale = largest / most, inverse = most / largest;
-  const float left = x - std::nearbyint(x * inverse) * scale;
+  const float left = x - std::nearbyint(x * (most / largest)) * (largest / most);
   return left * left;
 }
 
 // The code of the group's largest element: that of two which leaves less, halves folded together.
 float most_code(std::span<const float> group, float largest) {
-  std::vector<float> excess(group.size());
-  std::ranges::transform(group, excess.begin(), [&](float x) {
-    return squared_error(x, 127.0f, largest) - squared_error(x, 125.0f, largest);
-  });
+  std::vector<float> excess;
+  for (const float x : group) {
+    excess.push_back(squared_error(x, 127, largest) - squared_error(x, 125, largest));
+  }
   for (size_t half = group.size() / 2; half > 0; half /= 2) {
     for (size_t i = 0; i < half; ++i) excess[i] += excess[i + half];
   }
@@ -92,18 +91,15 @@ float most_code(std::span<const float> group, float largest) {
 
 // A row as products see it: groups of 32, to 8 bits.
 std::vector<double> rounded(const Matrix& x, int64_t row) {
-  std::vector<float> values(static_cast<size_t>(x.view().cols));
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = static_cast<float>(x.at(row, static_cast<int64_t>(i)));
-  }
+  std::vector<float> values;
+  for (int64_t i = 0; i < x.view().cols; ++i) values.push_back(static_cast<float>(x.at(row, i)));
   std::vector<double> out(values.size());
   for (size_t first = 0; first < out.size(); first += 32) {
     const std::span group = std::span(values).subspan(first, 32);
     float largest = 0;
     for (const float value : group) largest = std::max(largest, std::abs(value));
     if (largest == 0) continue;
-    const float most = most_code(group, largest);
-    const float scale = largest / most, inverse = most / largest;
+    const float most = most_code(group, largest), scale = largest / most, inverse = most / largest;
     for (size_t i = 0; i < group.size(); ++i) {
       out[first + i] = double{scale} * std::nearbyint(group[i] * inverse);
     }
